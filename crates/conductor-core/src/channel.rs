@@ -1,0 +1,161 @@
+//! What the engine and a channel say to one another.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde_json::{Map, Value};
+
+use crate::delivery::Outcome;
+use crate::id::{DeliveryId, NotificationId};
+use crate::notification::{Format, Priority};
+use crate::time::Timestamp;
+
+/// A live connection to one provider with one tenant's credentials.
+///
+/// A value of this trait is always ready: a plugin's `initialize` returns it, so one that was not initialized cannot
+/// exist. A provider that is down makes `send` fail as [`SendErrorKind::Retryable`].
+#[async_trait]
+pub trait Channel: Send + Sync + 'static {
+    /// Sends one message. Called concurrently; the caller sets the time limit and may drop the future at any point.
+    async fn send(&self, message: &Message) -> Result<Receipt, SendError>;
+
+    /// Asks whether a send would probably work now. Sends nothing that a person could see.
+    async fn health_check(&self) -> Health {
+        Health::Unknown
+    }
+
+    /// Lets go of connections. Called once, after the last `send` has returned.
+    async fn shutdown(&self) {}
+}
+
+/// A message, rendered and ready to go.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Message {
+    /// The notification that it came from.
+    pub notification: NotificationId,
+    /// The same in every attempt: the provider's idempotency key is made from it.
+    pub delivery: DeliveryId,
+    /// Which attempt this is, from 1.
+    pub attempt: u32,
+    /// The address within the provider; none means the channel's default.
+    pub target: Option<String>,
+    /// A subject or heading.
+    pub title: Option<String>,
+    /// The text.
+    pub body: String,
+    /// How the text is written.
+    pub format: Format,
+    /// How urgent it is.
+    pub priority: Priority,
+    /// The caller's data for plugins that carry it.
+    pub data: Map<String, Value>,
+    /// The caller's own labels.
+    pub metadata: BTreeMap<String, String>,
+    /// When the notification was accepted.
+    pub accepted_at: Timestamp,
+}
+
+/// The provider has the message.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Receipt {
+    /// The provider's own id of it.
+    pub provider_id: Option<String>,
+}
+
+/// Whether a channel would probably work now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Health {
+    /// It answered.
+    Up,
+    /// It did not, and why.
+    Down {
+        /// For the tenant; never a secret.
+        reason: String,
+    },
+    /// It cannot be asked without sending something.
+    Unknown,
+}
+
+/// How far a provider's "too fast" reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// Everything that this channel sends.
+    Channel,
+    /// Only this target.
+    Lane,
+}
+
+/// Why a message did not go out.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct SendError {
+    /// What kind of trouble: the engine decides by it.
+    pub kind: SendErrorKind,
+    /// For the tenant, in the provider's words where it gave some; never a secret.
+    pub message: String,
+    /// The provider's own code, such as an HTTP status.
+    pub code: Option<String>,
+}
+
+/// The kinds of trouble that a channel can have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SendErrorKind {
+    /// A refused connection, a 5xx, a 408: worth another try. Uses up an attempt.
+    Retryable {
+        /// The least time to wait, where the provider named one.
+        retry_after: Option<Duration>,
+    },
+    /// Too fast. Uses up no attempt; what `scope` names waits at least this long.
+    RateLimited {
+        /// The time that the provider named; none where it named none.
+        retry_after: Option<Duration>,
+        /// How far the wait reaches.
+        scope: Scope,
+    },
+    /// The channel's own credentials are refused: the channel stops at once and says so. Its deliveries wait for a
+    /// mended configuration.
+    Unauthorized,
+    /// The content is refused: never repeated unchanged.
+    Rejected,
+    /// No such recipient, archived, blocked: never worth another try.
+    Permanent,
+    /// The request was written and no answer came: the message may be out.
+    Unknown,
+}
+
+impl SendError {
+    /// An error of this kind with words for the tenant.
+    pub fn new(kind: SendErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), code: None }
+    }
+
+    /// Adds the provider's own code.
+    #[must_use]
+    pub fn with_code(mut self, code: impl Into<String>) -> Self {
+        self.code = Some(code.into());
+        self
+    }
+}
+
+impl SendErrorKind {
+    /// The word under which an attempt that ended so is kept.
+    pub const fn outcome(self) -> Outcome {
+        match self {
+            Self::Retryable { .. } => Outcome::Retryable,
+            Self::RateLimited { .. } => Outcome::RateLimited,
+            Self::Unauthorized => Outcome::Unauthorized,
+            Self::Rejected => Outcome::Rejected,
+            Self::Permanent => Outcome::Permanent,
+            Self::Unknown => Outcome::Unknown,
+        }
+    }
+
+    /// How long the provider asked to wait, where it did.
+    pub const fn retry_after(self) -> Option<Duration> {
+        match self {
+            Self::Retryable { retry_after } | Self::RateLimited { retry_after, .. } => retry_after,
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,27 @@
+//! The nouns and the pure decisions of Conductor.
+//!
+//! Nothing here does I/O, reads a clock or draws a random number: whatever depends on the time or on chance gets it
+//! as an argument. That keeps every decision testable as a table.
+
+pub mod channel;
+pub mod delivery;
+pub mod id;
+pub mod notification;
+pub mod problem;
+pub mod rate;
+pub mod retry;
+pub mod secret;
+pub mod signature;
+pub mod store;
+pub mod time;
+
+pub use channel::{Channel, Health, Message, Receipt, Scope, SendError, SendErrorKind};
+pub use delivery::{Attempt, DeliveryKey, FailureReason, Outcome, Status};
+pub use id::{ChannelId, DeliveryId, NotificationId, TenantId};
+pub use notification::{Draft, Fallback, Format, Notification, Priority};
+pub use problem::{Problem, Problems};
+pub use rate::Rate;
+pub use retry::{OnUnknown, RetryPolicy, Settlement};
+pub use secret::Secret;
+pub use store::{Store, StoreError};
+pub use time::{Clock, ManualClock, Timestamp};

@@ -1,0 +1,193 @@
+//! The one retry decision.
+
+use std::time::Duration;
+
+use crate::channel::{Receipt, SendError, SendErrorKind};
+use crate::delivery::FailureReason;
+use crate::time::Timestamp;
+
+/// The waits between attempts before jitter; the last one repeats until the notification expires.
+pub const BACKOFF: [Duration; 7] = [
+    Duration::from_secs(1),
+    Duration::from_secs(5),
+    Duration::from_secs(30),
+    Duration::from_secs(2 * 60),
+    Duration::from_secs(10 * 60),
+    Duration::from_secs(30 * 60),
+    Duration::from_secs(60 * 60),
+];
+
+/// How long a rate-limited channel waits where the provider did not say.
+pub const RATE_LIMIT_PAUSE: Duration = Duration::from_secs(5);
+
+/// The longest wait that a provider may ask for; a longer one is taken as this.
+pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// What to do with a delivery whose attempt may or may not have reached the provider.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnUnknown {
+    /// Try again: at worst it arrives twice.
+    #[default]
+    Retry,
+    /// Wait for a person.
+    Hold,
+}
+
+/// What follows from an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settlement {
+    /// Done.
+    Sent,
+    /// Back to the queue.
+    RetryAt {
+        /// Not before.
+        due: Timestamp,
+        /// Whether the attempt counts towards the backoff.
+        counts: bool,
+    },
+    /// Waits for a person.
+    Hold,
+    /// A dead letter.
+    Failed(FailureReason),
+}
+
+/// How one channel retries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RetryPolicy {
+    /// Whether the provider recognises a repeated message by its id and makes no second one.
+    pub provider_dedupes: bool,
+    /// What to do where it does not.
+    pub on_unknown: OnUnknown,
+}
+
+impl RetryPolicy {
+    /// Decides what follows from an attempt.
+    ///
+    /// `failures` is the number of earlier attempts that counted, `jitter` a random number in 0..1. A retry that would
+    /// come after `expires_at` is not waited for: the delivery expires now.
+    pub fn settle(
+        &self,
+        result: &Result<Receipt, SendError>,
+        failures: u32,
+        now: Timestamp,
+        expires_at: Timestamp,
+        jitter: f64,
+    ) -> Settlement {
+        let Err(error) = result else { return Settlement::Sent };
+        let (due, counts) = match error.kind {
+            SendErrorKind::Retryable { retry_after } => {
+                let asked = retry_after.unwrap_or(Duration::ZERO).min(RETRY_AFTER_MAX);
+                (now.plus(backoff(failures, jitter).max(asked)), true)
+            }
+            SendErrorKind::RateLimited { retry_after, .. } => {
+                (now.plus(retry_after.unwrap_or(RATE_LIMIT_PAUSE).min(RETRY_AFTER_MAX)), false)
+            }
+            SendErrorKind::Unauthorized => (now, false),
+            SendErrorKind::Unknown if self.provider_dedupes || self.on_unknown == OnUnknown::Retry => {
+                (now.plus(backoff(failures, jitter)), true)
+            }
+            SendErrorKind::Unknown => return Settlement::Hold,
+            SendErrorKind::Rejected => return Settlement::Failed(FailureReason::Rejected),
+            SendErrorKind::Permanent => return Settlement::Failed(FailureReason::Permanent),
+        };
+        if due >= expires_at { Settlement::Failed(FailureReason::Expired) } else { Settlement::RetryAt { due, counts } }
+    }
+}
+
+/// Full jitter: anything between nothing and the step that `failures` has reached.
+fn backoff(failures: u32, jitter: f64) -> Duration {
+    let step = BACKOFF[usize::try_from(failures).map_or(BACKOFF.len() - 1, |n| n.min(BACKOFF.len() - 1))];
+    step.mul_f64(jitter.clamp(0.0, 1.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::channel::Scope;
+    use proptest::prelude::*;
+
+    const NOW: i64 = 1_705_314_600_000;
+
+    fn after(kind: SendErrorKind, failures: u32, jitter: f64) -> Settlement {
+        let now = Timestamp::from_millis(NOW);
+        let expires = now.plus(Duration::from_secs(86_400));
+        RetryPolicy::default().settle(&Err(SendError::new(kind, "no")), failures, now, expires, jitter)
+    }
+
+    fn retry(millis: i64, counts: bool) -> Settlement {
+        Settlement::RetryAt { due: Timestamp::from_millis(NOW + millis), counts }
+    }
+
+    #[test]
+    fn a_retryable_failure_waits_its_step_with_full_jitter() {
+        let kind = SendErrorKind::Retryable { retry_after: None };
+        assert_eq!(after(kind, 0, 1.0), retry(1_000, true));
+        assert_eq!(after(kind, 1, 0.5), retry(2_500, true));
+        assert_eq!(after(kind, 3, 0.0), retry(0, true));
+        assert_eq!(after(kind, 6, 1.0), retry(3_600_000, true));
+        assert_eq!(after(kind, 4_000_000_000, 1.0), retry(3_600_000, true));
+    }
+
+    #[test]
+    fn jitter_never_shortens_what_the_provider_asked_for() {
+        let asked = Some(Duration::from_secs(7));
+        assert_eq!(after(SendErrorKind::Retryable { retry_after: asked }, 0, 0.0), retry(7_000, true));
+        let limited = SendErrorKind::RateLimited { retry_after: asked, scope: Scope::Channel };
+        assert_eq!(after(limited, 5, 0.0), retry(7_000, false));
+    }
+
+    #[test]
+    fn a_rate_limited_send_uses_up_no_attempt() {
+        let kind = SendErrorKind::RateLimited { retry_after: None, scope: Scope::Lane };
+        assert_eq!(after(kind, 9, 1.0), retry(5_000, false));
+    }
+
+    #[test]
+    fn refused_credentials_use_up_no_attempt() {
+        assert_eq!(after(SendErrorKind::Unauthorized, 2, 0.7), retry(0, false));
+    }
+
+    #[test]
+    fn permanent_and_rejected_fail_at_once() {
+        assert_eq!(after(SendErrorKind::Permanent, 0, 0.5), Settlement::Failed(FailureReason::Permanent));
+        assert_eq!(after(SendErrorKind::Rejected, 0, 0.5), Settlement::Failed(FailureReason::Rejected));
+    }
+
+    #[test]
+    fn an_unknown_outcome_is_held_only_where_the_channel_says_so_and_doubles_are_possible() {
+        let now = Timestamp::from_millis(NOW);
+        let expires = now.plus(Duration::from_secs(60));
+        let lost = Err(SendError::new(SendErrorKind::Unknown, "no answer"));
+        let settle = |provider_dedupes, on_unknown| {
+            RetryPolicy { provider_dedupes, on_unknown }.settle(&lost, 0, now, expires, 1.0)
+        };
+        assert_eq!(settle(false, OnUnknown::Hold), Settlement::Hold);
+        assert_eq!(settle(true, OnUnknown::Hold), retry(1_000, true));
+        assert_eq!(settle(false, OnUnknown::Retry), retry(1_000, true));
+    }
+
+    proptest! {
+        #[test]
+        fn no_retry_is_due_before_it_was_asked_for_or_after_it_expired(
+            failures: u32, jitter in 0.0..1.0f64, asked in proptest::option::of(0u64..1_000_000), life in 0u64..200_000
+        ) {
+            let now = Timestamp::from_millis(NOW);
+            let expires = now.plus(Duration::from_secs(life));
+            let asked = asked.map(Duration::from_secs);
+            for kind in [
+                SendErrorKind::Retryable { retry_after: asked },
+                SendErrorKind::RateLimited { retry_after: asked, scope: Scope::Channel },
+                SendErrorKind::Unknown,
+            ] {
+                let result = Err(SendError::new(kind, "no"));
+                match RetryPolicy::default().settle(&result, failures, now, expires, jitter) {
+                    Settlement::RetryAt { due, .. } => {
+                        prop_assert!(due < expires);
+                        prop_assert!(due >= now.plus(kind.retry_after().unwrap_or_default().min(RETRY_AFTER_MAX)));
+                    }
+                    other => prop_assert_eq!(other, Settlement::Failed(FailureReason::Expired)),
+                }
+            }
+        }
+    }
+}

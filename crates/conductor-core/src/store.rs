@@ -1,0 +1,301 @@
+//! What keeps the notifications: domain operations, each one transaction.
+//!
+//! The store is the truth; what the dispatcher holds in memory are only hints about what may be due. A hint that has
+//! become wrong (canceled, superseded, already ended) is found out by [`Store::claim`], which gives no lease for it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::delivery::{Attempt, DeliveryKey, Status};
+use crate::id::{ChannelId, NotificationId, TenantId};
+use crate::notification::{Notification, Priority};
+use crate::retry::Settlement;
+use crate::time::Timestamp;
+
+/// The most entries that one [`Store::arrivals`], [`Store::claim`], page or bulk step handles.
+pub const BATCH_MAX: usize = 1_000;
+
+/// Why the store did not do what it was asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// There is no room: nothing was written. It recovers by itself when there is room again.
+    #[error("the store's disk is full")]
+    Full,
+    /// The engine failed otherwise: nothing was written.
+    #[error("the store failed: {0}")]
+    Failed(String),
+    /// The store has been closed.
+    #[error("the store is closed")]
+    Closed,
+    /// The lease is not this process's any more.
+    #[error("the lease is lost")]
+    LeaseLost,
+}
+
+/// A notification to be kept, with the caller's wish not to have it twice.
+#[derive(Debug, Clone)]
+pub struct NewNotification {
+    /// The notification.
+    pub notification: Arc<Notification>,
+    /// The caller's `Idempotency-Key`, if any.
+    pub idempotency: Option<Idempotency>,
+}
+
+/// An `Idempotency-Key` with the fingerprint of the request that it came with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Idempotency {
+    /// The key, 1 to 255 bytes (longer for the parts of a batch).
+    pub key: String,
+    /// SHA-256 of the request.
+    pub fingerprint: [u8; 32],
+}
+
+/// How long an `Idempotency-Key` is remembered.
+pub const IDEMPOTENCY_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// What became of a [`NewNotification`].
+#[derive(Debug, Clone, PartialEq)]
+pub enum Accepted {
+    /// It is on disk.
+    New {
+        /// The one whose place it took, if any.
+        superseded: Option<NotificationId>,
+    },
+    /// The same request was accepted before, as this notification.
+    Replayed(Box<Notification>),
+    /// Another request was accepted with the same idempotency key.
+    Conflict,
+}
+
+/// A delivery that waits: all that scheduling needs to know of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Queued {
+    /// Which.
+    pub key: DeliveryKey,
+    /// Whose.
+    pub tenant: TenantId,
+    /// Through which channel.
+    pub channel: ChannelId,
+    /// A hash of the target: deliveries of one channel with the same lane leave in order.
+    pub lane: u64,
+    /// How urgent.
+    pub priority: Priority,
+    /// Not before.
+    pub due: Timestamp,
+    /// It was waiting when the process before this one died, which it may have caused.
+    pub suspect: bool,
+}
+
+/// The wish to make an attempt of a delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Claim {
+    /// Which delivery.
+    pub key: DeliveryKey,
+    /// As in [`Queued::suspect`]: the claim itself is written down first, so that a message that kills the process is
+    /// found out and slowed down.
+    pub suspect: bool,
+}
+
+/// The right to make one attempt. It is used up by [`Store::settle`] or [`Store::release`].
+#[derive(Debug)]
+pub struct Lease {
+    /// Which delivery.
+    pub key: DeliveryKey,
+    /// What is to be sent.
+    pub notification: Arc<Notification>,
+    /// Through which channel.
+    pub channel: ChannelId,
+    /// The target within it; none means the channel's default.
+    pub target: Option<String>,
+    /// The number of the attempt that may be made, from 1.
+    pub attempt: u32,
+    /// Earlier attempts that count towards the backoff.
+    pub failures: u32,
+    /// When it is given up.
+    pub expires_at: Timestamp,
+    /// The place in the notification's list of fallbacks that follows when this delivery fails.
+    pub next_fallback: u8,
+}
+
+/// What became of an attempt.
+#[derive(Debug, Clone)]
+pub struct Finished {
+    /// The attempt, if one was made: a delivery can also end without one (expired, channel removed).
+    pub attempt: Option<Attempt>,
+    /// What follows.
+    pub settlement: Settlement,
+    /// The provider's id of the message, if it was sent.
+    pub provider_id: Option<String>,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// What a settled attempt led to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settled {
+    /// The delivery's status now.
+    pub status: Status,
+    /// What is to be scheduled now: the delivery's own next attempt, or the first of its fallback.
+    pub next: Option<Queued>,
+}
+
+/// Whether a wished change of state took place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transition {
+    /// It did; the status now.
+    Done(Status),
+    /// This tenant has no such notification.
+    NotFound,
+    /// Its present status does not allow it.
+    WrongStatus(Status),
+}
+
+/// Another channel for a dead letter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Redirect {
+    /// The channel's type.
+    pub channel: String,
+    /// The channel.
+    pub channel_id: ChannelId,
+    /// The target within it; none means the channel's default.
+    pub target: Option<String>,
+}
+
+/// Which notifications to list; everything that is given has to fit.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// This status.
+    pub status: Option<Status>,
+    /// A channel of this type.
+    pub channel: Option<String>,
+    /// This channel.
+    pub channel_id: Option<ChannelId>,
+    /// Accepted at this time or later.
+    pub from: Option<Timestamp>,
+    /// Accepted before this time.
+    pub to: Option<Timestamp>,
+    /// Message, title or a metadata value contains this, without regard to case.
+    pub text: Option<String>,
+}
+
+/// A part of a list, newest first.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Page {
+    /// What fits. It may be shorter than the limit, even empty, though more follow: looking is bounded too.
+    pub items: Vec<Summary>,
+    /// Where the next part begins: pass it as `before`. None: there is no more.
+    pub next: Option<NotificationId>,
+}
+
+/// A notification in a list.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Summary {
+    /// The notification.
+    pub notification: Notification,
+    /// The status of its last delivery.
+    pub status: Status,
+}
+
+/// A notification with all that happened to it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Story {
+    /// The notification.
+    pub notification: Notification,
+    /// Its deliveries, in the order in which they were created; at least one.
+    pub deliveries: Vec<DeliveryStory>,
+}
+
+impl Story {
+    /// The status of the whole: that of its last delivery.
+    pub fn status(&self) -> Status {
+        self.deliveries.last().map_or(Status::Queued, |delivery| delivery.status)
+    }
+}
+
+/// One delivery with its attempts.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DeliveryStory {
+    /// Which.
+    pub key: DeliveryKey,
+    /// The channel's type.
+    pub channel: String,
+    /// The channel.
+    pub channel_id: ChannelId,
+    /// The target within it; none means the channel's default.
+    pub target: Option<String>,
+    /// Where it stands.
+    pub status: Status,
+    /// When the next attempt is due, where one follows.
+    pub due_at: Option<Timestamp>,
+    /// The provider's id of the message.
+    pub provider_id: Option<String>,
+    /// Every attempt, oldest first.
+    pub attempts: Vec<Attempt>,
+}
+
+/// Keeps the notifications. Every method is one transaction; what it returned has happened and is on disk.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// Keeps a notification and queues its first delivery. With a `key`, ends the queued one whose place it takes.
+    async fn accept(&self, new: NewNotification) -> Result<Accepted, StoreError>;
+
+    /// Hands over waiting deliveries that this process has not been handed yet: after the start all that the last
+    /// process left, then whatever was accepted or replayed since. At most `limit` and [`BATCH_MAX`]; an empty answer
+    /// means that there are none now. One that was handed over may be handed over again.
+    async fn arrivals(&self, limit: usize) -> Result<Vec<Queued>, StoreError>;
+
+    /// Returns when [`Store::arrivals`] may have something. May return without cause.
+    async fn arrived(&self);
+
+    /// Leases these deliveries, in their order. None for each that is not due, no longer waits, or is leased already.
+    async fn claim(&self, claims: &[Claim], now: Timestamp) -> Result<Vec<Option<Lease>>, StoreError>;
+
+    /// Writes what became of an attempt: the attempt, the new state and a fallback's delivery, together.
+    async fn settle(&self, lease: Lease, finished: Finished) -> Result<Settled, StoreError>;
+
+    /// Gives a lease back as if it had never been taken.
+    async fn release(&self, lease: Lease) -> Result<(), StoreError>;
+
+    /// Takes back a notification that is waiting.
+    async fn cancel(&self, tenant: TenantId, id: NotificationId, at: Timestamp) -> Result<Transition, StoreError>;
+
+    /// Queues a dead letter or a held one again, through another channel if `redirect` names one. Its attempts start
+    /// again; the history stays.
+    async fn replay(
+        &self,
+        tenant: TenantId,
+        id: NotificationId,
+        redirect: Option<Redirect>,
+        due: Timestamp,
+        expires_at: Timestamp,
+    ) -> Result<Transition, StoreError>;
+
+    /// Takes a held notification as sent.
+    async fn resolve(&self, tenant: TenantId, id: NotificationId, at: Timestamp) -> Result<Transition, StoreError>;
+
+    /// A tenant's notification with all that happened to it.
+    async fn notification(&self, tenant: TenantId, id: NotificationId) -> Result<Option<Story>, StoreError>;
+
+    /// A tenant's notifications, newest first, those before `before` if it is given.
+    async fn notifications(
+        &self,
+        tenant: TenantId,
+        filter: &Filter,
+        limit: usize,
+        before: Option<NotificationId>,
+    ) -> Result<Page, StoreError>;
+
+    /// Waiting deliveries whose time has run out, at most [`BATCH_MAX`].
+    async fn overdue(&self, now: Timestamp) -> Result<Vec<DeliveryKey>, StoreError>;
+
+    /// Forgets idempotency keys that were accepted before `before`. Returns how many.
+    async fn forget_idempotency(&self, before: Timestamp) -> Result<usize, StoreError>;
+
+    /// Whether the store can write now.
+    async fn ping(&self) -> Result<(), StoreError>;
+
+    /// Writes what is in flight and lets go of the files. Later calls are [`StoreError::Closed`].
+    async fn close(&self);
+}

@@ -1,0 +1,55 @@
+//! What the parts of the running server share.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use conductor_channels::Plugin;
+use conductor_core::{Clock, Store};
+
+use crate::ids::IdGenerator;
+use crate::outcomes::Outcomes;
+use crate::registry::Registry;
+use crate::telemetry::metrics::Metrics;
+
+/// The running server's shared parts.
+pub struct App {
+    /// Keeps the notifications.
+    pub store: Arc<dyn Store>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Makes new ids.
+    pub ids: IdGenerator,
+    /// Those who wait for an outcome.
+    pub outcomes: Outcomes,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// Every plugin that this build has.
+    pub plugins: &'static [Plugin],
+    registry: ArcSwap<Registry>,
+}
+
+impl App {
+    /// Puts the parts together.
+    pub fn new(
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock>,
+        ids: IdGenerator,
+        plugins: &'static [Plugin],
+        registry: Registry,
+    ) -> Self {
+        Self {
+            store,
+            clock,
+            ids,
+            outcomes: Outcomes::default(),
+            metrics: Metrics::new(),
+            plugins,
+            registry: ArcSwap::from_pointee(registry),
+        }
+    }
+
+    /// The configuration now. Take it once for a request or an attempt and pass it down.
+    pub fn registry(&self) -> Arc<Registry> {
+        self.registry.load_full()
+    }
+}

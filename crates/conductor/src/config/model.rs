@@ -1,0 +1,109 @@
+//! What a valid configuration says, with every variable resolved.
+
+use std::time::Duration;
+
+use conductor_channels::Plugin;
+use conductor_core::{ChannelId, OnUnknown, Rate, Secret, TenantId};
+use ipnet::IpNet;
+use serde_json::{Map, Value};
+use url::Url;
+
+/// Everything that the three files and the environment say. Nothing in it can be wrong any more.
+pub struct Configuration {
+    /// In the order of `tenants.json`.
+    pub tenants: Vec<TenantConfig>,
+    /// In the order of `channels.json`: a tenant's first of a type is the one that `channel` alone names.
+    pub channels: Vec<ChannelConfig>,
+    /// The enabled plugins, in the order of `plugins.json`.
+    pub plugins: Vec<Plugin>,
+    /// `CONDUCTOR_ADMIN_KEY`, where it is set.
+    pub admin_key: Option<Secret>,
+}
+
+/// A customer of this server.
+pub struct TenantConfig {
+    /// `id`
+    pub id: TenantId,
+    /// `name`
+    pub name: String,
+    /// `authKeyEnvVar`: the variable that holds the key.
+    pub key_variable: String,
+    /// The key, and the one in `<authKeyEnvVar>_NEXT` where that is set.
+    pub keys: Vec<Secret>,
+    /// `weight`: its share when tenants take turns; 1 by default.
+    pub weight: u32,
+    /// `rateLimit.requests`
+    pub requests: Option<Rate>,
+    /// `rateLimit.queued`: the most notifications that may wait.
+    pub queued: Option<u64>,
+    /// `callbacks`
+    pub callbacks: Vec<CallbackConfig>,
+}
+
+/// Where a tenant wants to hear of state changes.
+#[derive(Debug, Clone)]
+pub struct CallbackConfig {
+    /// `url`
+    pub url: Url,
+    /// What `secretEnvVar` holds.
+    pub secret: Secret,
+    /// `events`; empty means all.
+    pub events: Vec<String>,
+    /// `allowNetworks`
+    pub allow_networks: Vec<IpNet>,
+}
+
+/// A tenant's configured use of a plugin.
+pub struct ChannelConfig {
+    /// `channelId`, or derived.
+    pub id: ChannelId,
+    /// `channelName`, or the type's name.
+    pub name: String,
+    /// `tenantId`
+    pub tenant: TenantId,
+    /// `channelType`, found among the enabled plugins.
+    pub plugin: Plugin,
+    /// The options that every channel takes.
+    pub common: CommonOptions,
+    /// The plugin's settings (camel case) and own options, resolved. It holds secrets: never print it.
+    pub values: Map<String, Value>,
+}
+
+/// The options that every channel takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CommonOptions {
+    /// `baseUrl`
+    pub base_url: Option<Url>,
+    /// `allowNetworks`
+    pub allow_networks: Vec<IpNet>,
+    /// `timeout`: for one attempt.
+    pub timeout: Duration,
+    /// `maxConcurrency`: attempts under way at once; none means the plugin's.
+    pub max_concurrency: Option<u32>,
+    /// `rate`: sends; none means the plugin's.
+    pub rate: Option<Rate>,
+    /// `expiresAfter`
+    pub expires_after: Duration,
+    /// `ordered`
+    pub ordered: bool,
+    /// `onUnknown`
+    pub on_unknown: OnUnknown,
+    /// `allowMentions`
+    pub allow_mentions: bool,
+}
+
+impl Default for CommonOptions {
+    fn default() -> Self {
+        Self {
+            base_url: None,
+            allow_networks: Vec::new(),
+            timeout: Duration::from_secs(30),
+            max_concurrency: None,
+            rate: None,
+            expires_after: Duration::from_secs(24 * 60 * 60),
+            ordered: false,
+            on_unknown: OnUnknown::default(),
+            allow_mentions: false,
+        }
+    }
+}

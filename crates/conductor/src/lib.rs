@@ -1,0 +1,9 @@
+//! Conductor, the server: configuration, API, dispatcher and command line. `ARCHITECTURE.md` says who may import whom.
+
+pub mod app;
+pub mod clock;
+pub mod config;
+pub mod ids;
+pub mod outcomes;
+pub mod registry;
+pub mod telemetry;

@@ -1,0 +1,188 @@
+//! What one version of the configuration became: tenants, their keys, live channels. Immutable but for each channel's
+//! [`Flow`].
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use conductor_channels::http::HttpClients;
+use conductor_channels::{ChannelContext, Plugin};
+use conductor_core::{Channel, ChannelId, Clock, Rate, RetryPolicy, TenantId};
+use ring::digest::{SHA256, digest};
+
+use crate::config::{ChannelConfig, Configuration, TenantConfig};
+use crate::registry::flow::Flow;
+
+pub mod flow;
+
+/// Tenants, keys and channels.
+pub struct Registry {
+    tenants: HashMap<TenantId, Arc<Tenant>>,
+    keys: HashMap<KeyHash, TenantId>,
+    admin: Option<KeyHash>,
+    channels: HashMap<ChannelId, Arc<LiveChannel>>,
+}
+
+/// SHA-256 of a key. Keys are looked up by it, so that the time of a look-up says nothing about a key.
+type KeyHash = [u8; 32];
+
+/// A customer of this server.
+pub struct Tenant {
+    /// Its id.
+    pub id: TenantId,
+    /// Its name.
+    pub name: String,
+    /// Its share when tenants take turns.
+    pub weight: u32,
+    /// How often it may ask.
+    pub requests: Option<Rate>,
+    /// The most notifications that may wait.
+    pub queued: Option<u64>,
+    /// Its channels in the order of the configuration.
+    pub channels: Vec<Arc<LiveChannel>>,
+}
+
+/// A configured channel with its plugin's live connection.
+pub struct LiveChannel {
+    /// Its id.
+    pub id: ChannelId,
+    /// Its name.
+    pub name: String,
+    /// Whose it is.
+    pub tenant: TenantId,
+    /// The plugin's name: the channel's type.
+    pub kind: &'static str,
+    /// How it retries.
+    pub policy: RetryPolicy,
+    /// How old a notification may become.
+    pub expires_after: Duration,
+    /// The time limit of one attempt.
+    pub timeout: Duration,
+    /// Attempts under way at once.
+    pub max_concurrency: u32,
+    /// How often it may send.
+    pub rate: Option<Rate>,
+    /// Whether a failing delivery holds back those behind it.
+    pub ordered: bool,
+    /// What sends.
+    pub channel: Arc<dyn Channel>,
+    /// How it goes.
+    pub flow: Flow,
+}
+
+impl Registry {
+    /// Makes every channel. One that cannot be made is an error that names it.
+    pub async fn build(
+        configuration: Configuration,
+        http: &HttpClients,
+        clock: &Arc<dyn Clock>,
+    ) -> Result<Self, anyhow::Error> {
+        let mut channels: HashMap<TenantId, Vec<Arc<LiveChannel>>> = HashMap::new();
+        for config in configuration.channels {
+            let tenant = configuration.tenants.iter().find(|tenant| tenant.id == config.tenant);
+            let tenant_name = tenant.map(|tenant| tenant.name.clone()).unwrap_or_default();
+            let live = Arc::new(initialize(config, tenant_name, http, clock).await?);
+            channels.entry(live.tenant).or_default().push(live);
+        }
+        let admin = configuration.admin_key.map(|key| hash(key.expose()));
+        let mut registry = Self { tenants: HashMap::new(), keys: HashMap::new(), admin, channels: HashMap::new() };
+        for tenant in configuration.tenants {
+            let channels = channels.remove(&tenant.id).unwrap_or_default();
+            registry.add(tenant, channels);
+        }
+        Ok(registry)
+    }
+
+    fn add(&mut self, config: TenantConfig, channels: Vec<Arc<LiveChannel>>) {
+        let TenantConfig { id, name, keys, weight, requests, queued, .. } = config;
+        self.keys.extend(keys.iter().map(|key| (hash(key.expose()), id)));
+        self.channels.extend(channels.iter().map(|channel| (channel.id, Arc::clone(channel))));
+        self.tenants.insert(id, Arc::new(Tenant { id, name, weight, requests, queued, channels }));
+    }
+
+    /// The tenant that this key belongs to. Costs the same however many tenants there are.
+    pub fn tenant_of_key(&self, key: &str) -> Option<&Arc<Tenant>> {
+        self.tenants.get(self.keys.get(&hash(key))?)
+    }
+
+    /// Whether this is the operator's key. None where no such key is configured.
+    pub fn is_admin_key(&self, key: &str) -> Option<bool> {
+        self.admin.map(|admin| admin == hash(key))
+    }
+
+    /// A tenant.
+    pub fn tenant(&self, id: TenantId) -> Option<&Arc<Tenant>> {
+        self.tenants.get(&id)
+    }
+
+    /// All tenants, in no order.
+    pub fn tenants(&self) -> impl Iterator<Item = &Arc<Tenant>> {
+        self.tenants.values()
+    }
+
+    /// A channel, whoever it belongs to: for the dispatcher.
+    pub fn channel(&self, id: ChannelId) -> Option<&Arc<LiveChannel>> {
+        self.channels.get(&id)
+    }
+
+    /// All channels, in no order.
+    pub fn channels(&self) -> impl Iterator<Item = &Arc<LiveChannel>> {
+        self.channels.values()
+    }
+}
+
+impl Tenant {
+    /// One of its channels.
+    pub fn channel(&self, id: ChannelId) -> Option<&Arc<LiveChannel>> {
+        self.channels.iter().find(|channel| channel.id == id)
+    }
+
+    /// Its first channel of a type, or of a type's alias.
+    pub fn channel_of_type(&self, plugins: &[Plugin], name: &str) -> Option<&Arc<LiveChannel>> {
+        let kind = conductor_channels::plugin(plugins, name)?.kind;
+        self.channels.iter().find(|channel| channel.kind == kind)
+    }
+}
+
+fn hash(key: &str) -> KeyHash {
+    let digest = digest(&SHA256, key.as_bytes());
+    let mut hash = [0; 32];
+    hash.copy_from_slice(digest.as_ref());
+    hash
+}
+
+async fn initialize(
+    config: ChannelConfig,
+    tenant_name: String,
+    http: &HttpClients,
+    clock: &Arc<dyn Clock>,
+) -> Result<LiveChannel, anyhow::Error> {
+    let ChannelConfig { id, name, tenant, plugin, common, values } = config;
+    let context = ChannelContext {
+        tenant,
+        tenant_name,
+        channel: id,
+        channel_name: name.clone(),
+        base_url: common.base_url,
+        timeout: common.timeout,
+        allow_mentions: common.allow_mentions,
+        http: http.client(&common.allow_networks),
+        clock: Arc::clone(clock),
+    };
+    let channel = plugin.initialize(values, context).await;
+    let channel = channel.map_err(|error| anyhow::anyhow!("channel \"{name}\" ({}): {error}", plugin.kind))?;
+    Ok(LiveChannel {
+        id,
+        name,
+        tenant,
+        kind: plugin.kind,
+        policy: RetryPolicy { provider_dedupes: plugin.dedupes, on_unknown: common.on_unknown },
+        expires_after: common.expires_after,
+        timeout: common.timeout,
+        max_concurrency: common.max_concurrency.unwrap_or(plugin.max_concurrency).max(1),
+        rate: common.rate.or(plugin.rate),
+        ordered: common.ordered,
+        channel,
+        flow: Flow::default(),
+    })
+}

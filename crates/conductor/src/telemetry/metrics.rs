@@ -1,0 +1,108 @@
+//! Counters and histograms for Prometheus. Labels are bounded: tenants and channel types of the configuration only.
+
+use std::time::Duration;
+
+use conductor_core::{FailureReason, Outcome, TenantId};
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+
+/// Everything that is counted.
+pub struct Metrics {
+    registry: Registry,
+    accepted: Family<Series, Counter>,
+    attempts: Family<AttemptSeries, Counter>,
+    sent: Family<Series, Counter>,
+    failed: Family<FailureSeries, Counter>,
+    attempt_seconds: Family<Kind, Histogram>,
+    queue_seconds: Family<Kind, Histogram>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Kind {
+    channel_type: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Series {
+    tenant: String,
+    channel_type: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct AttemptSeries {
+    tenant: String,
+    channel_type: &'static str,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FailureSeries {
+    tenant: String,
+    channel_type: &'static str,
+    reason: &'static str,
+}
+
+impl Metrics {
+    /// Nothing counted yet.
+    pub fn new() -> Self {
+        let seconds = || Histogram::new(exponential_buckets(0.001, 4.0, 10));
+        let mut metrics = Self {
+            registry: Registry::with_prefix("conductor"),
+            accepted: Family::default(),
+            attempts: Family::default(),
+            sent: Family::default(),
+            failed: Family::default(),
+            attempt_seconds: Family::new_with_constructor(seconds),
+            queue_seconds: Family::new_with_constructor(seconds),
+        };
+        let registry = &mut metrics.registry;
+        registry.register("notifications_accepted", "Notifications accepted", metrics.accepted.clone());
+        registry.register("attempts", "Attempts by outcome", metrics.attempts.clone());
+        registry.register("deliveries_sent", "Deliveries that a provider has taken", metrics.sent.clone());
+        registry.register("deliveries_failed", "Deliveries given up, by reason", metrics.failed.clone());
+        registry.register("attempt_duration_seconds", "How long attempts take", metrics.attempt_seconds.clone());
+        registry.register("queue_age_seconds", "From acceptance to sent", metrics.queue_seconds.clone());
+        metrics
+    }
+
+    /// A notification was accepted.
+    pub fn accepted(&self, tenant: TenantId, channel_type: &'static str) {
+        self.accepted.get_or_create(&Series { tenant: tenant.to_string(), channel_type }).inc();
+    }
+
+    /// An attempt came to an outcome.
+    pub fn attempted(&self, tenant: TenantId, channel_type: &'static str, outcome: Outcome, took: Duration) {
+        let outcome = outcome.as_str();
+        self.attempts.get_or_create(&AttemptSeries { tenant: tenant.to_string(), channel_type, outcome }).inc();
+        self.attempt_seconds.get_or_create(&Kind { channel_type }).observe(took.as_secs_f64());
+    }
+
+    /// A provider has taken a message, so long after it was accepted.
+    pub fn sent(&self, tenant: TenantId, channel_type: &'static str, age: Duration) {
+        self.sent.get_or_create(&Series { tenant: tenant.to_string(), channel_type }).inc();
+        self.queue_seconds.get_or_create(&Kind { channel_type }).observe(age.as_secs_f64());
+    }
+
+    /// A delivery was given up.
+    pub fn failed(&self, tenant: TenantId, channel_type: &'static str, reason: FailureReason) {
+        let reason = reason.as_str();
+        self.failed.get_or_create(&FailureSeries { tenant: tenant.to_string(), channel_type, reason }).inc();
+    }
+
+    /// All of it as Prometheus' text format.
+    pub fn encode(&self) -> String {
+        let mut text = String::new();
+        // Writing to a string cannot fail.
+        let _ = prometheus_client::encoding::text::encode(&mut text, &self.registry);
+        text
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
