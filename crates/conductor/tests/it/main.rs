@@ -1,0 +1,3 @@
+//! Every test that needs the whole program, in one binary: it links once.
+
+mod tidy;
