@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::repository::{files, read, root, shown};
 use tokens::{Token, tokens};
 
 const FILE_LINES_MAX: usize = 600;
@@ -47,43 +48,10 @@ const IMPORTS: &[(&str, &[&str])] = &[
 const WORLD: &[&str] = &["SystemTime", "Instant", "tokio", "reqwest", "rusqlite", "fastrand", "rand"];
 const STD_WORLD: &[&str] = &["fs", "net", "process", "env", "thread", "io"];
 
-/// The repository's root.
-pub(crate) fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().expect("the crate lies in crates/conductor")
-}
-
-/// Every file below `folder` whose name ends so, without what is built or hidden.
-pub(crate) fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    let mut folders = vec![folder.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder).expect("a folder of the repository can be read") {
-            let path = entry.expect("an entry can be read").path();
-            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            if path.is_dir() && !matches!(name, "target" | "data" | "node_modules" | ".git") {
-                folders.push(path);
-            } else if name.ends_with(ending) && path.is_file() {
-                found.push(path);
-            }
-        }
-    }
-    found.sort();
-    found
-}
-
-/// The text of a file.
-pub(crate) fn read(path: &Path) -> String {
-    fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-}
-
 fn source_files() -> Vec<PathBuf> {
     let found = files(&root().join("crates"), ".rs");
     assert!(found.len() > 20, "only {} source files found", found.len());
     found
-}
-
-fn shown(path: &Path) -> String {
-    path.strip_prefix(root()).unwrap_or(path).display().to_string()
 }
 
 fn expect_none(faults: &[String], rule: &str) {
