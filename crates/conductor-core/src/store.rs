@@ -324,6 +324,13 @@ pub trait Store: Send + Sync + 'static {
         before: Option<NotificationId>,
     ) -> Result<Page, StoreError>;
 
+    /// How many deliveries of a channel have not ended. Costs nothing.
+    fn waiting(&self, channel: ChannelId) -> u64;
+
+    /// When the oldest notification that waits in each of these channels was accepted; nothing for an empty one.
+    async fn oldest(&self, tenant: TenantId, channels: &[ChannelId])
+    -> Result<Vec<(ChannelId, Timestamp)>, StoreError>;
+
     /// Ends waiting deliveries whose time has run out, at most [`BATCH_MAX`]. Those under way and those that are held
     /// are left.
     async fn expire(&self, now: Timestamp) -> Result<Vec<Expired>, StoreError>;

@@ -3,7 +3,9 @@
 pub mod app;
 pub mod clock;
 pub mod config;
+pub mod dispatch;
 pub mod ids;
+pub mod janitor;
 pub mod outcomes;
 pub mod registry;
 pub mod telemetry;

@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use conductor_core::store::Queued;
-use conductor_core::{DeliveryKey, Notification, NotificationId, TenantId};
+use conductor_core::{ChannelId, DeliveryKey, Notification, NotificationId, TenantId};
 
 /// The most waiting deliveries that are kept for hand-over; more are found by a scan.
 const ARRIVALS_MAX: usize = 50_000;
@@ -26,6 +26,8 @@ pub(crate) struct State {
     fresh_bytes: usize,
     arrivals: VecDeque<Queued>,
     scan: Option<Scan>,
+    /// How many rows of `pending` each channel has.
+    waiting: HashMap<ChannelId, u64>,
     /// Accepted, but not in the table `feed` yet; oldest first.
     pub(crate) unfed: Vec<(TenantId, NotificationId)>,
 }
@@ -77,6 +79,25 @@ impl State {
         if written {
             self.forget_fresh(key);
         }
+    }
+
+    /// A channel has one more row in `pending`.
+    pub(crate) fn count_in(&mut self, channel: ChannelId) {
+        *self.waiting.entry(channel).or_default() += 1;
+    }
+
+    /// A channel has one row less in `pending`.
+    pub(crate) fn count_out(&mut self, channel: ChannelId) {
+        if let Some(count) = self.waiting.get_mut(&channel) {
+            *count -= 1;
+            if *count == 0 {
+                self.waiting.remove(&channel);
+            }
+        }
+    }
+
+    pub(crate) fn waiting(&self, channel: ChannelId) -> u64 {
+        self.waiting.get(&channel).copied().unwrap_or(0)
     }
 
     /// Nothing that was to be ended was.

@@ -12,7 +12,7 @@ use conductor_core::store::{
     Accepted, BATCH_MAX, Claim, Claimed, Expired, Filter, Finished, Lease, NewNotification, Page, Queued, Redirect,
     Settled, Store, Story, Transition, Unsettled,
 };
-use conductor_core::{Clock, DeliveryKey, Notification, NotificationId, StoreError, TenantId, Timestamp};
+use conductor_core::{ChannelId, Clock, DeliveryKey, Notification, NotificationId, StoreError, TenantId, Timestamp};
 use rusqlite::{Connection, OptionalExtension};
 use tokio::sync::{Notify, Semaphore, oneshot};
 
@@ -90,6 +90,7 @@ impl SqliteStore {
         let mark: Option<[u8; 16]> = connection.query_row(sql, [], |row| row.get(0)).optional().map_err(engine)?;
         memory.lock().unfed = unfed(&connection, mark).map_err(engine)?;
         memory.lock().begin_scan(unclean);
+        read::count_waiting(&connection, |channel| memory.lock().count_in(channel)).map_err(engine)?;
         let latest: Option<[u8; 16]> =
             connection.query_row("SELECT max(id) FROM notification", [], |row| row.get(0)).map_err(engine)?;
         let arrived = Arc::new(Notify::new());
@@ -318,6 +319,20 @@ impl Store for SqliteStore {
         let limit = limit.clamp(1, BATCH_MAX);
         let request = PageRequest { tenant, filter: filter.clone(), limit, before, now: self.clock.now() };
         self.readers.read(move |connection| read::page(connection, &memory, &request)).await
+    }
+
+    fn waiting(&self, channel: ChannelId) -> u64 {
+        self.memory.lock().waiting(channel)
+    }
+
+    async fn oldest(
+        &self,
+        tenant: TenantId,
+        channels: &[ChannelId],
+    ) -> Result<Vec<(ChannelId, Timestamp)>, StoreError> {
+        let waiting = |channel: &ChannelId| self.waiting(*channel) > 0;
+        let channels = channels.iter().copied().filter(waiting).collect();
+        self.readers.read(move |connection| read::oldest(connection, tenant, channels)).await
     }
 
     async fn expire(&self, now: Timestamp) -> Result<Vec<Expired>, StoreError> {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use conductor_core::store::{BATCH_MAX, DeliveryStory, Filter, Page, Queued, Story, Summary};
-use conductor_core::{DeliveryKey, Notification, NotificationId, Status, StoreError, TenantId, Timestamp};
+use conductor_core::{ChannelId, DeliveryKey, Notification, NotificationId, Status, StoreError, TenantId, Timestamp};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row};
 use tokio::sync::Semaphore;
 
@@ -110,6 +110,38 @@ pub(crate) fn payloads(
     keys.iter().map(&mut read).collect()
 }
 
+/// How many rows of `pending` each channel has, one entry a row.
+pub(crate) fn count_waiting(connection: &Connection, mut count: impl FnMut(ChannelId)) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare("SELECT channel_id FROM pending")?;
+    let mut found = statement.query([])?;
+    while let Some(row) = found.next()? {
+        count(ChannelId::from_bytes(rows::id_bytes(row, 0)?));
+    }
+    Ok(())
+}
+
+/// The oldest notification that waits in each of these channels of a tenant. Ends as soon as it has found one for each.
+pub(crate) fn oldest(
+    connection: &Connection,
+    tenant: TenantId,
+    mut channels: HashSet<ChannelId>,
+) -> rusqlite::Result<Vec<(ChannelId, Timestamp)>> {
+    let sql = "SELECT p.channel_id, n.accepted_at FROM pending AS p CROSS JOIN notification AS n ON n.id = p.notification \
+               WHERE p.tenant = ?1 ORDER BY p.notification";
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut found = statement.query([tenant.bytes()])?;
+    let mut oldest = Vec::new();
+    while !channels.is_empty()
+        && let Some(row) = found.next()?
+    {
+        let channel = ChannelId::from_bytes(rows::id_bytes(row, 0)?);
+        if channels.remove(&channel) {
+            oldest.push((channel, rows::time(row, 1)?));
+        }
+    }
+    Ok(oldest)
+}
+
 /// Waiting deliveries whose time has run out.
 pub(crate) fn overdue(connection: &Connection, now: Timestamp) -> rusqlite::Result<Vec<DeliveryKey>> {
     let sql = "SELECT notification, ordinal FROM pending WHERE expires_at <= ?1 AND held = 0 LIMIT ?2";
@@ -152,7 +184,7 @@ pub(crate) fn story(
         deliveries.push(DeliveryStory {
             key,
             channel: own.unwrap_or_else(|| notification.channel.clone()),
-            channel_id: conductor_core::ChannelId::from_bytes(rows::id_bytes(row, 4)?),
+            channel_id: ChannelId::from_bytes(rows::id_bytes(row, 4)?),
             target,
             status: rows::word(row, 5)?,
             due_at: None,

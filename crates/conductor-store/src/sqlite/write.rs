@@ -27,9 +27,13 @@ pub(crate) enum ChangeKind {
     Resolve { at: Timestamp },
 }
 
-/// The delivery that a [`Change`] ended or queued.
+/// What a [`Change`] did to `pending`.
 pub(crate) struct Touched {
+    /// The delivery that stood there before, or had ended.
     pub(crate) key: DeliveryKey,
+    /// Its channel, if it does not stand there any more.
+    pub(crate) ended: Option<ChannelId>,
+    /// The delivery that is to be scheduled.
     pub(crate) queued: Option<Queued>,
 }
 
@@ -511,7 +515,8 @@ fn change(transaction: &Transaction<'_>, memory: &Memory, change: &Change) -> ru
     };
     end(transaction, &waiting, &End::plain(status, at))?;
     let_go_of_key(transaction, &notification)?;
-    Ok(Effect::Changed(Transition::Done(status), Some(Touched { key: waiting.key, queued: None })))
+    let touched = Touched { key: waiting.key, ended: Some(waiting.channel_id), queued: None };
+    Ok(Effect::Changed(Transition::Done(status), Some(touched)))
 }
 
 /// Queues a notification again. What has ended stays as it ended: a new delivery follows it. One that is held goes on
@@ -533,8 +538,8 @@ fn replay(
         let sql = "UPDATE pending SET expires_at = ?3 WHERE notification = ?1 AND ordinal = ?2";
         transaction.prepare_cached(sql)?.execute((key.notification.bytes(), key.ordinal, expires_at.millis()))?;
         update_pending(transaction, &again)?;
-        let queued = Some(again.queued());
-        return Ok(Effect::Changed(Transition::Done(Status::Retrying), Some(Touched { key, queued })));
+        let touched = Touched { key, ended: Some(again.channel_id), queued: Some(again.queued()) };
+        return Ok(Effect::Changed(Transition::Done(Status::Retrying), Some(touched)));
     }
     let Some(ordinal) = key.ordinal.checked_add(1) else {
         return Ok(Effect::Changed(Transition::WrongStatus(ended.unwrap_or(Status::Held)), None));
@@ -542,6 +547,7 @@ fn replay(
     if ended.is_none() {
         end(transaction, &again, &End::plain(Status::Canceled, due))?;
     }
+    let again_channel = again.channel_id;
     let mut waiting = Waiting { key: DeliveryKey { ordinal, ..key }, attempts: 0, ..again };
     if let Some(redirect) = redirect {
         waiting.channel_id = redirect.channel_id;
@@ -549,8 +555,9 @@ fn replay(
         waiting.own = Some((redirect.channel.clone(), redirect.target.clone()));
     }
     insert_pending(transaction, &waiting)?;
-    let queued = Some(waiting.queued());
-    Ok(Effect::Changed(Transition::Done(Status::Queued), Some(Touched { key, queued })))
+    let ended = ended.is_none().then_some(again_channel);
+    let touched = Touched { key, ended, queued: Some(waiting.queued()) };
+    Ok(Effect::Changed(Transition::Done(Status::Queued), Some(touched)))
 }
 
 /// Writes a sorted part of the tenants' feed. Returns the greatest id in it.

@@ -138,10 +138,12 @@ impl Writer {
                 let mut memory = self.memory.lock();
                 if let Some(key) = superseded {
                     memory.ended(key, true);
+                    memory.count_out(new.notification.channel_id);
                 }
                 if matches!(accepted, Accepted::New { .. }) {
                     let notification = &new.notification;
                     let at_once = notification.first_due() <= notification.accepted_at;
+                    memory.count_in(notification.channel_id);
                     memory.arrive(write::first(notification), at_once.then_some(notification));
                     if Some(notification.id) > self.fed_through {
                         memory.unfed.push((notification.tenant, notification.id));
@@ -151,14 +153,26 @@ impl Writer {
                 let _ = reply.send(Ok(accepted));
             }
             (Command::Settle(lease, _, reply), Effect::Settled(settled)) => {
-                self.memory.lock().unlease(lease.key);
+                let mut memory = self.memory.lock();
+                memory.unlease(lease.key);
+                if settled.status.has_ended() {
+                    memory.count_out(lease.channel);
+                    if let Some(next) = settled.next {
+                        memory.count_in(next.channel);
+                    }
+                }
+                drop(memory);
                 let _ = reply.send(Ok(settled));
             }
             (Command::Change(change, reply), Effect::Changed(transition, touched)) => {
                 if let Some(touched) = touched {
                     let mut memory = self.memory.lock();
                     memory.ended(touched.key, true);
+                    if let Some(channel) = touched.ended {
+                        memory.count_out(channel);
+                    }
                     if let Some(queued) = touched.queued {
+                        memory.count_in(queued.channel);
                         memory.arrive(queued, None);
                     }
                 }
@@ -169,6 +183,7 @@ impl Writer {
                 let mut memory = self.memory.lock();
                 for expired in &expired {
                     memory.ended(expired.key, true);
+                    memory.count_out(expired.channel);
                 }
                 drop(memory);
                 let _ = reply.send(Ok(expired));
