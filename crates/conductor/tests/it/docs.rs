@@ -1,5 +1,6 @@
 //! The documents say what the program does.
 
+pub(crate) mod configuration;
 pub(crate) mod markdown;
 
 use std::path::{Path, PathBuf};
