@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use crate::docs::configuration::load;
 use crate::examples::yaml;
 use crate::repository::{read, root};
 
@@ -84,4 +85,16 @@ fn compose_secrets_are_declared_and_named() {
     };
     assert_eq!(sorted(used), sorted(granted.clone()));
     assert_eq!(sorted(granted), sorted(declared));
+}
+
+#[test]
+fn the_example_configuration_loads_with_the_variables_that_compose_passes() {
+    let file = yaml::load(Path::new(COMPOSE_FILES[1]), &[]);
+    let variables = file["services"]["conductor"]["environment"].as_object().expect("there are variables");
+    let names = variables.keys().filter_map(|name| name.strip_suffix("_FILE"));
+    // Any value will do, as long as no two keys are alike.
+    let pairs: Vec<_> =
+        names.enumerate().map(|(i, name)| (name.to_owned(), format!("0123456789abcdef{i}").repeat(4))).collect();
+    let loaded = load(&root().join("examples/compose/config"), pairs);
+    assert!(loaded.is_ok(), "{}", loaded.unwrap_err());
 }
