@@ -12,6 +12,7 @@ use self::durable::FileError;
 
 pub mod durable;
 pub mod env_file;
+pub mod trial;
 
 /// The most that one of the three files may hold, in bytes.
 const MAX_BYTES: usize = 16 * 1024 * 1024;

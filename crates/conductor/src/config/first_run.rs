@@ -9,12 +9,10 @@ use ring::rand::{SecureRandom, SystemRandom};
 use serde_json::Value;
 use uuid::Uuid;
 
+use super::ADMIN_KEY_VARIABLE;
 use super::edit::durable::{self, FileError, Staged};
 use super::edit::env_file::{EnvFile, EnvFileError};
 use super::edit::{self, ChannelEntry, Document, EditError, ListFile};
-
-/// The variable of the operator's key.
-pub const ADMIN_KEY_VARIABLE: &str = "CONDUCTOR_ADMIN_KEY";
 
 const FIRST_TENANT: &str = "Default Tenant";
 const FIRST_CHANNEL: &str = "log";
