@@ -1,10 +1,70 @@
 //! The only way out: an HTTP client with time limits, capped answers, no redirects and an egress guard.
 
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http_body_util::{BodyExt as _, Full};
 use ipnet::IpNet;
+use rustls::crypto::CryptoProvider;
+use rustls::{ClientConfig, ConfigBuilder, RootCertStore, WantsVerifier};
+use rustls_platform_verifier::BuilderVerifierExt as _;
+use tokio::sync::OnceCell;
+use tokio::time::{Instant, timeout_at};
+
+pub use answer::{Response, WORDS_MAX, classify, retry_after, tidy, wait, words};
+pub use error::HttpError;
+pub use guard::{Lookup, Refusal, SystemLookup};
+pub use request::{Request, below, check_url, place};
+
+use guard::Guard;
+
+mod answer;
+mod error;
+mod guard;
+mod request;
+#[cfg(test)]
+mod tests;
+
+/// The most of an answer's body that is read, in bytes.
+pub const BODY_MAX: usize = 64 * 1024;
+/// The time for a name, a connection and its TLS handshake.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// The time for an answer's body once its head is there. The head has said by then what became of the message.
+pub const BODY_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long an unused connection is kept.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// The most unused connections to one host that are kept.
+const IDLE_CONNECTIONS_MAX: usize = 32;
+/// How often the system and HTTP/2 ask whether a quiet peer is still there.
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
 /// Makes HTTP clients. Channels that may reach the same networks share one, with its connections.
-#[derive(Clone, Default)]
-pub struct HttpClients {}
+#[derive(Clone)]
+pub struct HttpClients(Arc<Shared>);
+
+struct Shared {
+    lookup: Arc<dyn Lookup>,
+    tls: Arc<OnceCell<ClientConfig>>,
+    clients: Mutex<HashMap<Vec<IpNet>, Weak<Clients>>>,
+}
+
+/// The clients of one list of allowed networks, each made by the first request that needs it: loading the
+/// certificate authorities takes milliseconds and megabytes that a server without HTTPS targets never spends.
+struct Clients {
+    guard: Arc<Guard>,
+    tls: Arc<OnceCell<ClientConfig>>,
+    plain: OnceCell<reqwest::Client>,
+    secure: OnceCell<reqwest::Client>,
+}
+
+impl Default for HttpClients {
+    fn default() -> Self {
+        Self::with_lookup(Arc::new(SystemLookup))
+    }
+}
 
 impl HttpClients {
     /// No clients yet: the first request makes one.
@@ -12,12 +72,151 @@ impl HttpClients {
         Self::default()
     }
 
-    /// A client that may reach public addresses and `allowed`.
-    pub fn client(&self, _allowed: &[IpNet]) -> HttpClient {
-        HttpClient {}
+    /// The same, with names looked up in another way.
+    pub fn with_lookup(lookup: Arc<dyn Lookup>) -> Self {
+        Self(Arc::new(Shared { lookup, tls: Arc::default(), clients: Mutex::default() }))
+    }
+
+    /// A client that may reach public addresses and `allowed`. Cheap: nothing is built yet.
+    pub fn client(&self, allowed: &[IpNet]) -> HttpClient {
+        let mut allowed: Vec<IpNet> = allowed.iter().map(IpNet::trunc).collect();
+        allowed.sort_unstable();
+        allowed.dedup();
+        let mut known = self.0.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|_, clients| clients.strong_count() > 0);
+        if let Some(clients) = known.get(&allowed).and_then(Weak::upgrade) {
+            return HttpClient(clients);
+        }
+        let clients = Arc::new(Clients {
+            guard: Arc::new(Guard::new(allowed.clone(), Arc::clone(&self.0.lookup))),
+            tls: Arc::clone(&self.0.tls),
+            plain: OnceCell::new(),
+            secure: OnceCell::new(),
+        });
+        known.insert(allowed, Arc::downgrade(&clients));
+        HttpClient(clients)
     }
 }
 
 /// Sends requests to providers.
 #[derive(Clone)]
-pub struct HttpClient {}
+pub struct HttpClient(Arc<Clients>);
+
+impl HttpClient {
+    /// Sends a request and reads the answer, of whatever status. An answer whose body is too long or breaks off is
+    /// still an answer.
+    pub async fn send(&self, request: Request) -> Result<Response, HttpError> {
+        let Request { method, url, headers, body, timeout } = request;
+        let place = place(&url);
+        check_url(&url).map_err(|reason| HttpError::Url { place: place.clone(), reason })?;
+        self.0.guard.check_host(&url).map_err(|refusal| HttpError::Refused { place: place.clone(), refusal })?;
+
+        let now = Instant::now();
+        let deadline = now.checked_add(timeout).unwrap_or(now + Duration::from_secs(3600));
+        // A body that is asked for is being written. Of a request without one that cannot be told, so it counts as
+        // written from the start.
+        let written = Arc::new(AtomicBool::new(body.is_empty()));
+        let exchange = async {
+            let client = self.0.client(url.scheme() == "https").await?;
+            let mut request = client.request(method, url).headers(headers);
+            if !body.is_empty() {
+                request = request.body(watched(body, Arc::clone(&written)));
+            }
+            let answer = request.send().await;
+            answer.map_err(|error| HttpError::from_client(error, place.clone(), written.load(Ordering::SeqCst)))
+        };
+        match timeout_at(deadline, exchange).await {
+            Ok(Ok(answer)) => Ok(read(answer, deadline).await),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(HttpError::late(place, timeout, written.load(Ordering::SeqCst))),
+        }
+    }
+}
+
+impl std::fmt::Debug for HttpClient {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("HttpClient")
+    }
+}
+
+impl Clients {
+    async fn client(&self, secure: bool) -> Result<&reqwest::Client, HttpError> {
+        if !secure {
+            // Never used for TLS, it needs no authorities.
+            let none = || async { self.build(tls_without_authorities()?) };
+            return self.plain.get_or_try_init(none).await;
+        }
+        let build = || async {
+            let config = self.tls.get_or_try_init(load_tls).await?;
+            self.build(config.clone())
+        };
+        self.secure.get_or_try_init(build).await
+    }
+
+    fn build(&self, tls: ClientConfig) -> Result<reqwest::Client, HttpError> {
+        let builder = reqwest::ClientBuilder::new()
+            .tls_backend_preconfigured(tls)
+            .dns_resolver(Arc::clone(&self.guard))
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .referer(false)
+            .connect_timeout(CONNECT_TIMEOUT)
+            .pool_idle_timeout(IDLE_TIMEOUT)
+            .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
+            .tcp_keepalive(KEEP_ALIVE)
+            .http2_keep_alive_interval(KEEP_ALIVE);
+        builder.build().map_err(|error| HttpError::Tls(error.without_url().to_string()))
+    }
+}
+
+/// The system's authorities, or those of `SSL_CERT_FILE` and `SSL_CERT_DIR`. Reads files, so it runs aside.
+async fn load_tls() -> Result<ClientConfig, HttpError> {
+    let loaded = tokio::task::spawn_blocking(|| {
+        let config = tls_builder()?.with_platform_verifier()?.with_no_client_auth();
+        Ok::<_, rustls::Error>(with_protocols(config))
+    });
+    match loaded.await {
+        Ok(config) => config.map_err(|error| HttpError::Tls(error.to_string())),
+        Err(error) => Err(HttpError::Tls(error.to_string())),
+    }
+}
+
+fn tls_without_authorities() -> Result<ClientConfig, HttpError> {
+    let builder = tls_builder().map_err(|error| HttpError::Tls(error.to_string()))?;
+    Ok(with_protocols(builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth()))
+}
+
+fn tls_builder() -> Result<ConfigBuilder<ClientConfig, WantsVerifier>, rustls::Error> {
+    let provider = CryptoProvider::get_default().cloned();
+    let provider = provider.unwrap_or_else(|| Arc::new(rustls::crypto::ring::default_provider()));
+    ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()
+}
+
+fn with_protocols(mut config: ClientConfig) -> ClientConfig {
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config
+}
+
+/// A body that tells when the connection begins to take it.
+fn watched(body: Bytes, written: Arc<AtomicBool>) -> reqwest::Body {
+    reqwest::Body::wrap(Full::new(body).inspect_frame(move |_| written.store(true, Ordering::SeqCst)))
+}
+
+async fn read(mut answer: reqwest::Response, deadline: Instant) -> Response {
+    let status = answer.status();
+    let headers = std::mem::take(answer.headers_mut());
+    let deadline = deadline.min(Instant::now() + BODY_TIMEOUT);
+    let mut body = BytesMut::new();
+    let complete = loop {
+        match timeout_at(deadline, answer.chunk()).await {
+            Ok(Ok(Some(chunk))) if chunk.len() > BODY_MAX - body.len() => {
+                body.extend_from_slice(&chunk[..BODY_MAX - body.len()]);
+                break false;
+            }
+            Ok(Ok(Some(chunk))) => body.extend_from_slice(&chunk),
+            Ok(Ok(None)) => break true,
+            Ok(Err(_)) | Err(_) => break false,
+        }
+    };
+    Response { status, headers, body: body.freeze(), complete }
+}

@@ -14,7 +14,13 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use url::Url;
 
+pub mod discord;
 pub mod http;
+pub mod log;
+pub mod webhook;
+
+#[cfg(test)]
+mod contract;
 
 /// Something that a plugin has to be told before it can send.
 #[derive(Debug, Clone, Copy)]
@@ -81,6 +87,14 @@ pub struct ChannelContext {
     pub http: http::HttpClient,
     /// The time.
     pub clock: Arc<dyn Clock>,
+}
+
+impl ChannelContext {
+    /// The time that one request of an attempt may take: a little less than the attempt itself, so that the plugin can
+    /// still say what its time was lost on.
+    pub fn request_timeout(&self) -> Duration {
+        self.timeout.saturating_sub((self.timeout / 10).min(Duration::from_millis(250)))
+    }
 }
 
 /// Why a channel could not be made although its configuration is valid.
@@ -206,7 +220,8 @@ impl std::fmt::Debug for Plugin {
 }
 
 /// Every plugin of this build.
-pub static PLUGINS: &[Plugin] = &[];
+pub static PLUGINS: &[Plugin] =
+    &[Plugin::of::<log::Log>(), Plugin::of::<webhook::Webhook>(), Plugin::of::<discord::Discord>()];
 
 /// The plugin of that name, or with that alias.
 pub fn plugin<'a>(plugins: &'a [Plugin], name: &str) -> Option<&'a Plugin> {

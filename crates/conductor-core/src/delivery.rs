@@ -5,9 +5,12 @@
 //!   (new) ───────────▶ queued ◀───┐ ───────────▶ sending ──────────────────────▶ sent ──────────▶ delivered
 //!                        │        │                │ │ │                                          undelivered
 //!                 cancel │        └── retry, ──────┘ │ └── settle: failed ────▶ failed, expired
-//!                        ▼            release        │                            │
-//!              canceled, superseded                  └── settle: held ─▶ held     │ replay: queued again
+//!                        ▼            release        └──── settle: held ──▶ held ──▶ queued, sent, canceled
+//!              canceled, superseded
 //! ```
+//!
+//! What has ended stays as it ended: a dead letter that is replayed, or a fallback, is a new delivery of the same
+//! notification.
 //!
 //! `scheduled` is `queued` before `sendAt`; `retrying` is `queued` after an attempt; both are only names of it.
 //! `sending` is never written down by an engine that one process owns: a process that died holds no lease.

@@ -29,7 +29,7 @@ pub enum StoreError {
     /// The store has been closed.
     #[error("the store is closed")]
     Closed,
-    /// The lease is not this process's any more.
+    /// The lease has been used up or belongs to another process.
     #[error("the lease is lost")]
     LeaseLost,
 }
@@ -98,6 +98,17 @@ pub struct Claim {
     pub suspect: bool,
 }
 
+/// What became of a [`Claim`].
+#[derive(Debug)]
+pub enum Claimed {
+    /// An attempt may be made.
+    Leased(Box<Lease>),
+    /// It waits, but for a later time.
+    NotDue(Queued),
+    /// It no longer waits, or an attempt is under way.
+    Gone,
+}
+
 /// The right to make one attempt. It is used up by [`Store::settle`] or [`Store::release`].
 #[derive(Debug)]
 pub struct Lease {
@@ -109,6 +120,8 @@ pub struct Lease {
     pub channel: ChannelId,
     /// The target within it; none means the channel's default.
     pub target: Option<String>,
+    /// The channel's type, where the channel is not the one that the notification names.
+    pub redirected: Option<String>,
     /// The number of the attempt that may be made, from 1.
     pub attempt: u32,
     /// Earlier attempts that count towards the backoff.
@@ -139,6 +152,29 @@ pub struct Settled {
     pub status: Status,
     /// What is to be scheduled now: the delivery's own next attempt, or the first of its fallback.
     pub next: Option<Queued>,
+}
+
+/// A settlement that could not be written.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}")]
+pub struct Unsettled {
+    /// The lease, still good unless `error` is [`StoreError::LeaseLost`].
+    pub lease: Box<Lease>,
+    /// What was to be written.
+    pub finished: Finished,
+    /// Why it was not.
+    pub error: StoreError,
+}
+
+/// A delivery whose time ran out while it waited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Expired {
+    /// Which.
+    pub key: DeliveryKey,
+    /// Whose.
+    pub tenant: TenantId,
+    /// Through which channel.
+    pub channel: ChannelId,
 }
 
 /// Whether a wished change of state took place.
@@ -249,20 +285,21 @@ pub trait Store: Send + Sync + 'static {
     /// Returns when [`Store::arrivals`] may have something. May return without cause.
     async fn arrived(&self);
 
-    /// Leases these deliveries, in their order. None for each that is not due, no longer waits, or is leased already.
-    async fn claim(&self, claims: &[Claim], now: Timestamp) -> Result<Vec<Option<Lease>>, StoreError>;
+    /// Leases these deliveries; the answers are in the order of the claims.
+    async fn claim(&self, claims: &[Claim], now: Timestamp) -> Result<Vec<Claimed>, StoreError>;
 
-    /// Writes what became of an attempt: the attempt, the new state and a fallback's delivery, together.
-    async fn settle(&self, lease: Lease, finished: Finished) -> Result<Settled, StoreError>;
+    /// Writes what became of an attempt: the attempt, the new state and a fallback's delivery, together. Where it
+    /// fails nothing was written, the lease stands, and everything comes back for another try.
+    async fn settle(&self, lease: Lease, finished: Finished) -> Result<Settled, Unsettled>;
 
     /// Gives a lease back as if it had never been taken.
-    async fn release(&self, lease: Lease) -> Result<(), StoreError>;
+    async fn release(&self, lease: Lease);
 
     /// Takes back a notification that is waiting.
     async fn cancel(&self, tenant: TenantId, id: NotificationId, at: Timestamp) -> Result<Transition, StoreError>;
 
-    /// Queues a dead letter or a held one again, through another channel if `redirect` names one. Its attempts start
-    /// again; the history stays.
+    /// Queues a dead letter or a held one again, through another channel if `redirect` names one. A dead letter gets a
+    /// new delivery, so that what happened stays as it was; a held one goes on. The backoff starts again.
     async fn replay(
         &self,
         tenant: TenantId,
@@ -287,8 +324,16 @@ pub trait Store: Send + Sync + 'static {
         before: Option<NotificationId>,
     ) -> Result<Page, StoreError>;
 
-    /// Waiting deliveries whose time has run out, at most [`BATCH_MAX`].
-    async fn overdue(&self, now: Timestamp) -> Result<Vec<DeliveryKey>, StoreError>;
+    /// How many deliveries of a channel have not ended. Costs nothing.
+    fn waiting(&self, channel: ChannelId) -> u64;
+
+    /// When the oldest notification that waits in each of these channels was accepted; nothing for an empty one.
+    async fn oldest(&self, tenant: TenantId, channels: &[ChannelId])
+    -> Result<Vec<(ChannelId, Timestamp)>, StoreError>;
+
+    /// Ends waiting deliveries whose time has run out, at most [`BATCH_MAX`]. Those under way and those that are held
+    /// are left.
+    async fn expire(&self, now: Timestamp) -> Result<Vec<Expired>, StoreError>;
 
     /// Forgets idempotency keys that were accepted before `before`. Returns how many.
     async fn forget_idempotency(&self, before: Timestamp) -> Result<usize, StoreError>;

@@ -3,9 +3,12 @@
 pub mod accept;
 pub mod api;
 pub mod app;
+pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod dispatch;
 pub mod ids;
+pub mod janitor;
 pub mod outcomes;
 pub mod registry;
 pub mod telemetry;

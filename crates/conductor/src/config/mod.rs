@@ -1,5 +1,30 @@
 //! The configuration: three JSON files and the environment, become one [`Configuration`].
 
+mod channels;
+mod document;
+pub mod edit;
+mod enabled;
+pub mod environment;
+pub mod first_run;
+mod load;
 pub mod model;
+pub mod report;
+mod resolve;
+pub mod schema;
+pub mod settings;
+mod shape;
+mod tenants;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+mod values;
+mod variables;
+mod visible;
 
+pub use environment::{Environment, Lookup};
+pub use load::load;
 pub use model::{CallbackConfig, ChannelConfig, CommonOptions, Configuration, TenantConfig};
+pub use report::{Fault, Place, Position, Report, Severity};
+pub use schema::CALLBACK_EVENTS;
+pub use tenants::{ADMIN_KEY_VARIABLE, KEY_MIN_CHARS, KEY_MIN_DISTINCT, NEXT_SUFFIX};

@@ -1,15 +1,12 @@
 //! How a channel goes: written by the dispatcher, read by the API and the metrics.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use conductor_core::{Health, Timestamp};
 
 /// The state of one channel that is worth showing.
 #[derive(Debug, Default)]
 pub struct Flow {
-    queued: AtomicU64,
-    oldest: AtomicI64,
     state: Mutex<State>,
 }
 
@@ -56,26 +53,9 @@ impl Breaker {
 }
 
 impl Flow {
-    /// Deliveries that wait.
-    pub fn queued(&self) -> u64 {
-        self.queued.load(Ordering::Relaxed)
-    }
-
-    /// When the oldest of them was accepted.
-    pub fn oldest_queued_at(&self) -> Option<Timestamp> {
-        let millis = self.oldest.load(Ordering::Relaxed);
-        (millis > 0).then(|| Timestamp::from_millis(millis))
-    }
-
     /// What holds it up.
     pub fn state(&self) -> State {
         self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
-    }
-
-    /// Tells how many wait, and since when.
-    pub fn set_queue(&self, queued: u64, oldest: Option<Timestamp>) {
-        self.queued.store(queued, Ordering::Relaxed);
-        self.oldest.store(oldest.map_or(0, Timestamp::millis), Ordering::Relaxed);
     }
 
     /// Changes what holds it up.

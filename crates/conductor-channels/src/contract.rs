@@ -1,0 +1,176 @@
+//! What every channel must do, tried against a scripted provider on loopback.
+//!
+//! A plugin's tests describe it as a [`Subject`] and call [`contract_tests!`].
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use conductor_core::{
+    Channel, ChannelId, DeliveryId, Format, ManualClock, Message, NotificationId, Priority, Problems, Receipt,
+    SendError, SendErrorKind, TenantId, Timestamp,
+};
+use ipnet::IpNet;
+use serde_json::{Map, Value};
+use tracing::subscriber::DefaultGuard;
+use url::Url;
+use uuid::Uuid;
+
+use crate::http::HttpClients;
+use crate::{ChannelContext, Plugin};
+
+pub(crate) mod checks;
+pub(crate) mod provider;
+
+pub(crate) use checks::contract_tests;
+pub(crate) use provider::{Answer, Provider, Seen};
+
+/// The time as the contract's clock tells it: Sunday, 06 Nov 1994 08:49:37 GMT.
+pub(crate) fn now() -> Timestamp {
+    Timestamp::from_millis(784_111_777_000)
+}
+
+/// One plugin under test.
+pub(crate) struct Subject {
+    pub(crate) plugin: &'static Plugin,
+    /// Settings that validate, with `secrets` in them.
+    pub(crate) values: Value,
+    /// What the provider answers to a message that it takes.
+    pub(crate) success: Answer,
+    /// The id in that answer.
+    pub(crate) provider_id: Option<&'static str>,
+    /// Texts that must never be shown.
+    pub(crate) secrets: &'static [&'static str],
+    /// What a status without a telling body means.
+    pub(crate) statuses: &'static [(u16, SendErrorKind)],
+}
+
+impl Subject {
+    pub(crate) fn values(&self) -> Map<String, Value> {
+        self.values.as_object().cloned().expect("settings are an object")
+    }
+
+    pub(crate) async fn channel(&self, context: ChannelContext) -> Arc<dyn Channel> {
+        self.plugin.initialize(self.values(), context).await.expect("the contract's settings are valid")
+    }
+
+    /// A channel that speaks to `provider`, with a time limit of a second.
+    pub(crate) async fn channel_to(&self, provider: &Provider) -> Arc<dyn Channel> {
+        self.channel(context(&HttpClients::new(), Some(provider.url()))).await
+    }
+}
+
+/// A plugin of the table.
+pub(crate) fn plugin(kind: &str) -> &'static Plugin {
+    crate::plugin(crate::PLUGINS, kind).expect("the plugin stands in the table")
+}
+
+/// What a plugin says to these settings and options, as `place: message`.
+pub(crate) fn faults(plugin: &Plugin, values: Value) -> Vec<String> {
+    let Value::Object(values) = values else { panic!("settings are an object") };
+    let mut problems = Problems::new();
+    plugin.validate(values, &mut problems);
+    problems.iter().map(ToString::to_string).collect()
+}
+
+pub(crate) fn loopback() -> Vec<IpNet> {
+    vec!["127.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()]
+}
+
+pub(crate) fn context(http: &HttpClients, base_url: Option<Url>) -> ChannelContext {
+    ChannelContext {
+        tenant: TenantId::new(Uuid::from_u128(0x0194_3c2a_7c3e_7000_8000_1234_5678_9abc)),
+        tenant_name: "Acme".into(),
+        channel: ChannelId::new(Uuid::from_u128(0xc1)),
+        channel_name: "alerts".into(),
+        base_url,
+        timeout: Duration::from_secs(1),
+        allow_mentions: false,
+        http: http.client(&loopback()),
+        clock: Arc::new(ManualClock::at(now())),
+    }
+}
+
+pub(crate) fn message(text: &str) -> Message {
+    let notification = NotificationId::new(Uuid::from_u128(0x0194_3c2a_7c3e_7000_8000_0000_0000_0001));
+    Message {
+        notification,
+        delivery: DeliveryId::derive(notification, 0),
+        attempt: 1,
+        target: None,
+        title: None,
+        body: text.into(),
+        format: Format::Text,
+        priority: Priority::Normal,
+        data: Map::new(),
+        metadata: BTreeMap::new(),
+        accepted_at: now(),
+    }
+}
+
+/// All that was logged while the guard lived, on this thread.
+#[derive(Clone, Default)]
+pub(crate) struct Logs(Arc<Mutex<Vec<u8>>>);
+
+impl Logs {
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
+    }
+}
+
+impl Write for Logs {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).write(bytes)
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Keeps every log line of this thread, down to the finest level.
+pub(crate) fn captured() -> (Logs, DefaultGuard) {
+    let logs = Logs::default();
+    let writer = logs.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::TRACE)
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .finish();
+    (logs, tracing::subscriber::set_default(subscriber))
+}
+
+/// Whether a result is what a class of `error_classes.json` becomes.
+pub(crate) fn is_of_class(result: &Result<Receipt, SendError>, class: &str) -> bool {
+    let kind = match result {
+        Ok(_) => return class == "ok",
+        Err(error) => error.kind,
+    };
+    match class {
+        "retry" => matches!(kind, SendErrorKind::Retryable { .. }),
+        "rate" => matches!(kind, SendErrorKind::RateLimited { .. }),
+        "ambiguous" => kind == SendErrorKind::Unknown,
+        "auth" => kind == SendErrorKind::Unauthorized,
+        "recipient" | "policy" => kind == SendErrorKind::Permanent,
+        "payload" => kind == SendErrorKind::Rejected,
+        _ => false,
+    }
+}
+
+/// One of the providers' own API descriptions, which stand beside the repository or in `CONDUCTOR_SPECS_DIR`. Where
+/// they are missing the test is left out loudly; under `CI=true` it fails.
+#[expect(clippy::disallowed_methods, reason = "tests are told by the environment where the specifications stand")]
+pub(crate) fn spec(name: &str) -> Option<Value> {
+    let beside = || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared/specs");
+    let folder = std::env::var_os("CONDUCTOR_SPECS_DIR").map_or_else(beside, PathBuf::from);
+    let path = folder.join(name);
+    match std::fs::read(&path) {
+        Ok(text) => Some(serde_json::from_slice(&text).expect("a specification is JSON")),
+        Err(error) => {
+            assert!(!std::env::var("CI").is_ok_and(|ci| ci == "true"), "{}: {error}", path.display());
+            eprintln!("SKIPPED: {}: {error}", path.display());
+            None
+        }
+    }
+}

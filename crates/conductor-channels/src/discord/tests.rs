@@ -1,0 +1,249 @@
+use conductor_core::{Format, Priority, Scope};
+use serde_json::json;
+
+use super::*;
+use crate::contract::{
+    Answer, Provider, Seen, Subject, context, contract_tests, faults, is_of_class, message, plugin, spec,
+};
+use crate::http::HttpClients;
+
+const TOKEN: &str = "T0P-S3CRET.bot.token";
+
+fn subject() -> Subject {
+    Subject {
+        plugin: plugin("discord"),
+        values: json!({ "botToken": TOKEN, "channelId": "290926798999357250" }),
+        success: made(),
+        provider_id: Some("334385199974967042"),
+        secrets: &["T0P-S3CRET"],
+        statuses: &[
+            (400, SendErrorKind::Rejected),
+            (401, SendErrorKind::Unauthorized),
+            (403, SendErrorKind::Unauthorized),
+            (404, SendErrorKind::Permanent),
+            (408, SendErrorKind::Retryable { retry_after: None }),
+            (413, SendErrorKind::Rejected),
+            (429, SendErrorKind::RateLimited { retry_after: None, scope: Scope::Channel }),
+            (500, SendErrorKind::Unknown),
+            (502, SendErrorKind::Retryable { retry_after: None }),
+            (503, SendErrorKind::Retryable { retry_after: None }),
+            (504, SendErrorKind::Unknown),
+        ],
+    }
+}
+
+fn made() -> Answer {
+    Answer::json(200, &json!({ "id": "334385199974967042", "channel_id": "290926798999357250" }))
+}
+
+contract_tests!(subject(), |seen: &Seen| seen.json()["nonce"].as_str().unwrap_or("").to_owned());
+
+async fn seen(message: &Message, allow_mentions: bool) -> Seen {
+    let provider = Provider::answering([made()]).await;
+    let mut context = context(&HttpClients::new(), Some(provider.url()));
+    context.allow_mentions = allow_mentions;
+    let receipt = subject().channel(context).await.send(message).await;
+    assert_eq!(receipt, Ok(Receipt { provider_id: Some("334385199974967042".into()) }));
+    provider.only()
+}
+
+async fn refusal(message: &Message, answer: Answer) -> SendError {
+    let provider = Provider::answering([answer]).await;
+    subject().channel_to(&provider).await.send(message).await.expect_err("a refusal")
+}
+
+fn urgent(format: Format) -> Message {
+    let mut message = message("2 * 3 * 4 @everyone <@123>");
+    message.title = Some("Sum *of*\n things".into());
+    (message.priority, message.format) = (Priority::High, format);
+    message
+}
+
+#[tokio::test]
+async fn a_message_is_created_as_discord_wants_it() {
+    let seen = seen(&urgent(Format::Text), false).await;
+    assert_eq!((seen.method.as_str(), seen.path.as_str()), ("POST", "/api/v10/channels/290926798999357250/messages"));
+    assert_eq!(seen.header("authorization"), format!("Bot {TOKEN}"));
+    assert_eq!(seen.header("content-type"), "application/json");
+    assert!(seen.header("user-agent").starts_with("DiscordBot (https://"), "{}", seen.header("user-agent"));
+    let body = seen.json();
+    let expected = "⚠️ **HIGH PRIORITY**\n**Sum \\*of\\* things**\n2 \\* 3 \\* 4 @everyone \\<@123>";
+    assert_eq!(body["content"], expected);
+    assert_eq!(body["allowed_mentions"], json!({ "parse": [] }));
+    assert_eq!(body["enforce_nonce"], true);
+    assert_eq!(body["nonce"].as_str().map(str::len), Some(22));
+}
+
+#[tokio::test]
+async fn markdown_passes_and_mentions_fire_only_where_they_may() {
+    let quiet = seen(&urgent(Format::Markdown), false).await.json();
+    assert!(quiet["content"].as_str().unwrap().ends_with("\n2 * 3 * 4 @everyone <@123>"));
+    assert_eq!(quiet["allowed_mentions"], json!({ "parse": [] }));
+    let loud = seen(&urgent(Format::Text), true).await.json();
+    assert!(loud["content"].as_str().unwrap().ends_with(" @everyone <@123>"));
+    assert_eq!(loud["allowed_mentions"], json!({ "parse": ["users", "roles", "everyone"] }));
+}
+
+#[tokio::test]
+async fn every_request_fits_discords_own_description() {
+    let Some(spec) = spec("discord.json") else { return };
+    let schema = json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$ref": "#/components/schemas/MessageCreateRequest",
+        "unevaluatedProperties": false,
+        "components": spec["components"],
+    });
+    let schema = jsonschema::validator_for(&schema).expect("the description is a schema");
+    assert!(!schema.is_valid(&json!({ "contnet": "misspelt" })));
+    for format in [Format::Text, Format::Markdown] {
+        for allow_mentions in [false, true] {
+            let body = seen(&urgent(format), allow_mentions).await.json();
+            let faults: Vec<String> = schema.iter_errors(&body).map(|fault| fault.to_string()).collect();
+            assert!(faults.is_empty(), "{faults:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_target_is_another_channel_of_the_same_bot() {
+    let mut message = message("hello");
+    message.target = Some("42".into());
+    assert_eq!(seen(&message, false).await.path, "/api/v10/channels/42/messages");
+}
+
+#[tokio::test]
+async fn a_target_that_is_no_id_is_never_asked_for() {
+    for target in ["", "general", "42/../../users/@me", "-1", "+1", " 42", "0", "18446744073709551616", "٤٢"] {
+        let provider = Provider::answering([made()]).await;
+        let mut message = message("hello");
+        message.target = Some(target.into());
+        let error = subject().channel_to(&provider).await.send(&message).await.unwrap_err();
+        assert_eq!(error.kind, SendErrorKind::Permanent, "{target}");
+        assert!(provider.seen().is_empty(), "{target}");
+    }
+}
+
+#[tokio::test]
+async fn two_thousand_characters_are_the_most() {
+    let full = message(&"ä".repeat(CONTENT_MAX));
+    assert_eq!(seen(&full, false).await.json()["content"].as_str().unwrap().chars().count(), CONTENT_MAX);
+    for long in ["ä".repeat(CONTENT_MAX + 1), "*".repeat(CONTENT_MAX / 2 + 1)] {
+        let provider = Provider::answering([made()]).await;
+        let error = subject().channel_to(&provider).await.send(&message(&long)).await.unwrap_err();
+        assert_eq!(error.kind, SendErrorKind::Rejected);
+        assert!(error.message.contains("2000 are allowed"), "{error}");
+        assert!(provider.seen().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_limit_waits_as_long_and_as_far_as_discord_says() {
+    let body = |global| json!({ "message": "You are being rate limited.", "retry_after": 64.5701, "global": global });
+    let millis = |text: &str| Some(Duration::from_millis(text.parse().unwrap()));
+    let lane = |retry_after| SendErrorKind::RateLimited { retry_after, scope: Scope::Lane };
+    let channel = |retry_after| SendErrorKind::RateLimited { retry_after, scope: Scope::Channel };
+    for (answer, expected) in [
+        (Answer::json(429, &body(false)).with("retry-after", "65"), lane(millis("64571"))),
+        (Answer::json(429, &body(true)), channel(millis("64571"))),
+        (Answer::json(429, &body(false)).with("x-ratelimit-global", "true"), channel(millis("64571"))),
+        (Answer::json(429, &json!({ "code": 20028, "retry_after": 0.3, "global": false })), lane(millis("300"))),
+        (Answer::json(429, &json!({ "code": 40062, "retry_after": 2, "global": false })), channel(millis("2000"))),
+        (Answer::json(429, &json!({ "global": false })).with("x-ratelimit-reset-after", "1.25"), lane(millis("1250"))),
+        (Answer::json(429, &json!({ "retry_after": -1, "global": false })), lane(None)),
+        (Answer::json(429, &json!({ "retry_after": 1e30, "global": "x" })), channel(millis("86400000"))),
+        (Answer::status(429).with("retry-after", "9"), channel(millis("9000"))),
+    ] {
+        let error = refusal(&message("hello"), answer.clone()).await;
+        assert_eq!(error.kind, expected, "{answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn missing_access_to_a_named_target_does_not_stop_the_channel() {
+    let answer = Answer::json(403, &json!({ "message": "Missing Access", "code": 50001 }));
+    let own = refusal(&message("hello"), answer.clone()).await;
+    assert_eq!((own.kind, own.code.as_deref()), (SendErrorKind::Unauthorized, Some("50001")));
+    assert!(own.message.contains("Missing Access") && own.message.contains("invite the bot"), "{own}");
+    let mut other = message("hello");
+    other.target = Some("42".into());
+    assert_eq!(refusal(&other, answer).await.kind, SendErrorKind::Permanent);
+    let mut same = message("hello");
+    same.target = Some("290926798999357250".into());
+    let refused = Answer::json(401, &json!({ "message": "401: Unauthorized", "code": 0 }));
+    assert_eq!(refusal(&same, refused).await.kind, SendErrorKind::Unauthorized);
+}
+
+#[tokio::test]
+async fn the_faults_of_a_form_are_named() {
+    let body = json!({
+        "message": "Invalid Form Body", "code": 50035,
+        "errors": { "content": { "_errors": [{ "code": "BASE_TYPE_MAX_LENGTH", "message": "Must be 2000 or fewer." }] } },
+    });
+    let error = refusal(&message("hello"), Answer::json(400, &body)).await;
+    assert_eq!(error.message, "Invalid Form Body; content: Must be 2000 or fewer.");
+    assert_eq!((error.kind, error.code.as_deref()), (SendErrorKind::Rejected, Some("50035")));
+}
+
+#[tokio::test]
+async fn the_error_table_is_kept() {
+    let Some(table) = spec("error_classes.json") else { return };
+    let rows = table["providers"]["discord"].as_array().expect("the table has Discord");
+    assert!(rows.len() >= 20, "{}", rows.len());
+    for row in rows {
+        let status = u16::try_from(row["status"].as_u64().expect("a status")).expect("a status");
+        let class = row["class"].as_str().expect("a class");
+        for code in codes(row["code"].as_str().expect("codes")) {
+            let answer = Answer::json(status, &json!({ "message": "no", "code": code, "global": false }));
+            let result = Err(refusal(&message("hello"), answer).await);
+            assert!(is_of_class(&result, class), "{status} {code} {class}: {result:?}");
+        }
+    }
+}
+
+/// The codes of a row such as `50008, 220001-220004`; 0 where it names none.
+fn codes(text: &str) -> Vec<u64> {
+    let mut codes = Vec::new();
+    for part in text.split([',', '/']).map(str::trim) {
+        match part.split_once('-').map(|(first, last)| (first.parse(), last.parse())) {
+            Some((Ok(first), Ok(last))) => codes.extend::<std::ops::RangeInclusive<u64>>(first..=last),
+            _ => codes.extend(part.parse::<u64>()),
+        }
+    }
+    if codes.is_empty() { vec![0] } else { codes }
+}
+
+#[tokio::test]
+async fn a_page_that_is_not_from_discord_is_no_proof_of_a_message() {
+    let page = Answer::Reply { status: 200, headers: Vec::new(), body: "<html>Please log in</html>".into() };
+    assert_eq!(refusal(&message("hello"), page).await.kind, SendErrorKind::Unknown);
+}
+
+#[tokio::test]
+async fn health_asks_who_the_bot_is() {
+    let provider = Provider::answering([Answer::json(200, &json!({ "id": "1" }))]).await;
+    assert_eq!(subject().channel_to(&provider).await.health_check().await, Health::Up);
+    let seen = provider.only();
+    assert_eq!((seen.method.as_str(), seen.path.as_str()), ("GET", "/api/v10/users/@me"));
+    assert_eq!(seen.header("authorization"), format!("Bot {TOKEN}"));
+
+    let provider = Provider::answering([Answer::json(401, &json!({ "message": "401: Unauthorized" }))]).await;
+    let health = subject().channel_to(&provider).await.health_check().await;
+    assert!(matches!(&health, Health::Down { reason } if reason.contains("token")), "{health:?}");
+
+    let provider = Provider::answering([Answer::status(429)]).await;
+    assert_eq!(subject().channel_to(&provider).await.health_check().await, Health::Unknown);
+
+    let provider = Provider::answering([Answer::Hang]).await;
+    let health = subject().channel_to(&provider).await.health_check().await;
+    assert!(matches!(health, Health::Down { .. }), "{health:?}");
+}
+
+#[test]
+fn faults_of_the_settings_show_no_value() {
+    for token in ["", "T0P S3CRET", "Bot T0P-S3CRET", "Bearer T0P-S3CRET", "T0P-S3CRET\n", "T0P-S3CRÉT"] {
+        let faults = faults(plugin("discord-bot"), json!({ "botToken": token, "channelId": "general" }));
+        assert_eq!(faults.len(), 2, "{faults:?}");
+        assert!(faults[0].starts_with("botToken: ") && faults[1].starts_with("channelId: "), "{faults:?}");
+        assert!(!faults.concat().contains("T0P"), "{faults:?}");
+    }
+}

@@ -1,0 +1,152 @@
+//! How a notification reads in Discord.
+//!
+//! <https://discord.com/developers/docs/reference#message-formatting>
+
+use conductor_core::{Format, Message, Priority};
+
+/// What goes before a message of high priority.
+const HIGH: &str = "⚠️ **HIGH PRIORITY**";
+
+/// The whole text of a message: priority, title, body.
+pub(super) fn content(message: &Message, allow_mentions: bool) -> String {
+    let mut content = String::with_capacity(message.body.len() + 64);
+    if message.priority == Priority::High {
+        content.push_str(HIGH);
+        content.push('\n');
+    }
+    let title = message.title.as_deref().map(one_line).filter(|title| !title.is_empty());
+    if let Some(title) = title {
+        content.push_str("**");
+        content.push_str(&as_typed(&title, false));
+        content.push_str("**\n");
+    }
+    match message.format {
+        Format::Text => content.push_str(&as_typed(&message.body, allow_mentions)),
+        Format::Markdown => content.push_str(&message.body),
+    }
+    content
+}
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Puts a backslash before whatever Discord would read as markup, so that a text shows as it was typed. Addresses stay
+/// untouched, since a backslash would become a part of the link; so do mentions where they are to fire.
+fn as_typed(text: &str, allow_mentions: bool) -> String {
+    let mut out = String::with_capacity(text.len() + text.len() / 8);
+    let mut at = 0;
+    let mut line_start = true;
+    while let Some(letter) = text[at..].chars().next() {
+        let rest = &text[at..];
+        let kept = link(rest).or_else(|| mention(rest).filter(|_| allow_mentions));
+        let marker = if line_start { list_number(rest) } else { None };
+        if let Some(length) = kept {
+            out.push_str(&rest[..length]);
+            at += length;
+            line_start = false;
+            continue;
+        }
+        if let Some(digits) = marker {
+            out.push_str(&rest[..digits]);
+            out.push_str("\\.");
+            at += digits + 1;
+            line_start = false;
+            continue;
+        }
+        let special = match letter {
+            '\\' | '*' | '_' | '~' | '`' | '|' | '<' | '[' => true,
+            '>' | '#' | '-' | '+' => line_start,
+            _ => false,
+        };
+        if special {
+            out.push('\\');
+        }
+        out.push(letter);
+        at += letter.len_utf8();
+        line_start = letter == '\n' || (line_start && letter.is_whitespace());
+    }
+    out
+}
+
+/// The length of an address at the beginning of `text`, as far as Discord makes a link of it.
+fn link(text: &str) -> Option<usize> {
+    let scheme = ["https://", "http://"].into_iter().find(|scheme| text.starts_with(scheme))?;
+    let end = text.find(|letter: char| letter.is_whitespace() || letter == '<').unwrap_or(text.len());
+    let link = text[..end].trim_end_matches(['.', ',', ':', ';', '"', '\'', ')', ']']);
+    (link.len() > scheme.len()).then_some(link.len())
+}
+
+/// The length of a mention of a user, a role or a channel at the beginning of `text`.
+fn mention(text: &str) -> Option<usize> {
+    let sign = ["<@&", "<@!", "<@", "<#"].into_iter().find(|sign| text.starts_with(sign))?;
+    let digits = text[sign.len()..].bytes().take_while(u8::is_ascii_digit).count();
+    let end = sign.len() + digits;
+    (digits > 0 && text[end..].starts_with('>')).then_some(end + 1)
+}
+
+/// How many digits begin an entry of a numbered list: `12. `.
+fn list_number(text: &str) -> Option<usize> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    (digits > 0 && text[digits..].starts_with(". ")).then_some(digits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn escaped(text: &str) -> String {
+        as_typed(text, false)
+    }
+
+    /// What Discord shows of an escaped text: a backslash before anything but letters, digits and blanks vanishes.
+    fn shown(text: &str) -> String {
+        let mut out = String::new();
+        let mut letters = text.chars().peekable();
+        while let Some(letter) = letters.next() {
+            match letters.peek() {
+                Some(next) if letter == '\\' && next.is_ascii_punctuation() => out.extend(letters.next()),
+                _ => out.push(letter),
+            }
+        }
+        out
+    }
+
+    #[test]
+    fn markup_arrives_as_typed() {
+        assert_eq!(escaped("a*b*_c_~~d~~`e`||f||\\"), r"a\*b\*\_c\_\~\~d\~\~\`e\`\|\|f\|\|\\");
+        assert_eq!(escaped("<@123> <#4> <t:5:R> <:a:6>"), r"\<@123> \<#4> \<t:5:R> \<:a:6>");
+        assert_eq!(escaped("[text](https://example.com)"), r"\[text](https://example.com)");
+    }
+
+    #[test]
+    fn marks_at_a_lines_start_are_escaped_only_there() {
+        assert_eq!(escaped("# a # b\n> c > d\n  - e - f\n-# g"), "\\# a # b\n\\> c > d\n  \\- e - f\n\\-# g");
+        assert_eq!(escaped("1. one\n12. two 3. three\n1.5 bar"), "1\\. one\n12\\. two 3. three\n1.5 bar");
+    }
+
+    #[test]
+    fn addresses_stay_whole() {
+        assert_eq!(escaped("see https://a.example/b_c*d?e=f_g."), "see https://a.example/b_c*d?e=f_g.");
+        assert_eq!(escaped("(http://a.example/x_y)_z"), r"(http://a.example/x_y)_z");
+        assert_eq!(escaped("http:// a_b"), r"http:// a\_b");
+    }
+
+    #[test]
+    fn mentions_stay_only_where_they_may_fire() {
+        assert_eq!(as_typed("<@1> <@!2> <@&3> <#4> <@x> <t:5>", true), r"<@1> <@!2> <@&3> <#4> \<@x> \<t:5>");
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_shown_is_what_was_typed(text in r"[a-z0-9 \n*_~`|<>#\[\]().+@-]{0,60}") {
+            prop_assert_eq!(shown(&escaped(&text)), text);
+        }
+
+        #[test]
+        fn any_text_can_be_escaped(text: String) {
+            prop_assert!(escaped(&text).len() >= text.len());
+        }
+    }
+}

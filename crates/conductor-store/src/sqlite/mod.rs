@@ -1,0 +1,419 @@
+//! The SQLite engine. One process owns the file, one thread writes it, and a claim needs no write: leases live in
+//! memory, because a process that died holds none.
+
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::thread::JoinHandle;
+
+use async_trait::async_trait;
+use conductor_core::retry::BACKOFF;
+use conductor_core::store::{
+    Accepted, BATCH_MAX, Claim, Claimed, Expired, Filter, Finished, Lease, NewNotification, Page, Queued, Redirect,
+    Settled, Store, Story, Transition, Unsettled,
+};
+use conductor_core::{ChannelId, Clock, DeliveryKey, Notification, NotificationId, StoreError, TenantId, Timestamp};
+use rusqlite::{Connection, OptionalExtension};
+use tokio::sync::{Notify, Semaphore, oneshot};
+
+use crate::migrate::{MigrateError, migrate, refuse_foreign};
+use memory::Memory;
+use read::{PageRequest, Readers};
+use write::{Change, ChangeKind, Waiting};
+use writer::{Command, Envelope, Reply, Writer};
+
+mod memory;
+mod read;
+mod rows;
+mod write;
+mod writer;
+
+/// The most commands that may wait for the writer; further callers wait for their turn.
+const COMMANDS_MAX: usize = 8_192;
+/// So many attempts of one delivery may be lost to a dying process before it waits longer from start to start.
+const LOST_FREELY: u32 = 3;
+
+/// The file within the data directory.
+const FILE: &str = "conductor.db";
+/// Locked as long as a process owns the store.
+const LOCK_FILE: &str = "conductor.lock";
+
+/// Why a store could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process owns it.
+    #[error("{0}: another conductor is using this store")]
+    Locked(PathBuf),
+    /// The directory or the lock file cannot be used.
+    #[error("{0}: {1}")]
+    Io(PathBuf, #[source] std::io::Error),
+    /// The tables could not be brought up to date.
+    #[error("{0}: {1}")]
+    Migrate(PathBuf, #[source] MigrateError),
+    /// The engine failed.
+    #[error("{0}: {1}")]
+    Engine(PathBuf, #[source] rusqlite::Error),
+}
+
+/// Keeps the notifications in one SQLite file.
+pub struct SqliteStore {
+    commands: mpsc::Sender<Envelope>,
+    permits: Arc<Semaphore>,
+    memory: Arc<Memory>,
+    arrived: Arc<Notify>,
+    readers: Arc<Readers>,
+    clock: Arc<dyn Clock>,
+    latest: Option<NotificationId>,
+    owner: Mutex<Option<Owner>>,
+}
+
+/// What ends with the store.
+struct Owner {
+    thread: JoinHandle<()>,
+    _lock: File,
+}
+
+impl SqliteStore {
+    /// Opens the store in `directory`, making what is missing. What a dead process left is due again at once.
+    pub fn open(directory: &Path, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
+        let io = |error| OpenError::Io(directory.to_owned(), error);
+        std::fs::create_dir_all(directory).map_err(io)?;
+        let lock = lock(&directory.join(LOCK_FILE))?;
+        let path = directory.join(FILE);
+        keep_private(&path).map_err(|error| OpenError::Io(path.clone(), error))?;
+        let engine = |error| OpenError::Engine(path.clone(), error);
+        let migrated = |error| OpenError::Migrate(path.clone(), error);
+        let mut connection = Connection::open(&path).map_err(engine)?;
+        refuse_foreign(&connection).map_err(migrated)?;
+        configure(&connection).map_err(engine)?;
+        migrate(&mut connection).map_err(migrated)?;
+        let unclean = recover(&mut connection, clock.now()).map_err(engine)?;
+        let memory = Arc::new(Memory::default());
+        let sql = "SELECT value FROM meta WHERE name = 'feed_mark'";
+        let mark: Option<[u8; 16]> = connection.query_row(sql, [], |row| row.get(0)).optional().map_err(engine)?;
+        memory.lock().unfed = unfed(&connection, mark).map_err(engine)?;
+        memory.lock().begin_scan(unclean);
+        read::count_waiting(&connection, |channel| memory.lock().count_in(channel)).map_err(engine)?;
+        let latest: Option<[u8; 16]> =
+            connection.query_row("SELECT max(id) FROM notification", [], |row| row.get(0)).map_err(engine)?;
+        let arrived = Arc::new(Notify::new());
+        arrived.notify_one();
+        let (commands, received) = mpsc::channel();
+        let fed_through = mark.map(NotificationId::from_bytes);
+        let writer = Writer { connection, memory: Arc::clone(&memory), arrived: Arc::clone(&arrived), fed_through };
+        let thread = std::thread::Builder::new().name("store-writer".into()).spawn(move || writer.run(&received));
+        let thread = thread.map_err(io)?;
+        Ok(Self {
+            commands,
+            permits: Arc::new(Semaphore::new(COMMANDS_MAX)),
+            memory,
+            arrived,
+            readers: Arc::new(Readers::new(&path)),
+            clock,
+            latest: latest.map(NotificationId::from_bytes),
+            owner: Mutex::new(Some(Owner { thread, _lock: lock })),
+        })
+    }
+
+    /// The greatest notification id that the store held when it was opened.
+    pub fn latest(&self) -> Option<NotificationId> {
+        self.latest
+    }
+
+    /// Has the writer do something and waits until it is on disk.
+    async fn command<T, E: From<StoreError>>(&self, command: impl FnOnce(Reply<T, E>) -> Command) -> Result<T, E> {
+        let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_| StoreError::Closed)?;
+        let (reply, replied) = oneshot::channel();
+        let sent = self.commands.send(Envelope::Command(command(reply), permit));
+        sent.map_err(|_| StoreError::Closed)?;
+        replied.await.unwrap_or(Err(StoreError::Closed.into()))
+    }
+}
+
+fn lock(path: &Path) -> Result<File, OpenError> {
+    let file = File::options().create(true).truncate(false).write(true).open(path);
+    let file = file.map_err(|error| OpenError::Io(path.to_owned(), error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(OpenError::Locked(path.to_owned())),
+        Err(TryLockError::Error(error)) => Err(OpenError::Io(path.to_owned(), error)),
+    }
+}
+
+/// Makes the file, if it is missing, so that only its owner can read it: it holds people's messages.
+fn keep_private(path: &Path) -> std::io::Result<()> {
+    let mut options = File::options();
+    options.create(true).truncate(false).write(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path).map(drop)
+}
+
+fn configure(connection: &Connection) -> rusqlite::Result<()> {
+    connection.set_prepared_statement_cache_capacity(64);
+    connection.execute_batch(
+        "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 1000; \
+         PRAGMA cache_size = -8000; PRAGMA temp_store = MEMORY; PRAGMA journal_size_limit = 67108864; \
+         PRAGMA busy_timeout = 5000",
+    )
+}
+
+/// Finds out how the last process ended. Attempts that it took with it are written down, so that a message which kills
+/// the process is slowed down from start to start instead of looping. Returns whether it died.
+fn recover(connection: &mut Connection, now: Timestamp) -> rusqlite::Result<bool> {
+    let transaction = connection.transaction()?;
+    let clean: Option<bool> = transaction
+        .query_row("SELECT value FROM meta WHERE name = 'stopped_cleanly'", [], |row| row.get(0))
+        .optional()?;
+    transaction.execute("INSERT OR REPLACE INTO meta (name, value) VALUES ('stopped_cleanly', 0)", [])?;
+    // A new store has nothing in it that could have been under way.
+    let unclean = clean == Some(false);
+    if unclean {
+        let sql = "INSERT INTO attempt (notification, ordinal, number, at, duration_ms, outcome, detail) \
+                   SELECT notification, ordinal, attempts + 1, ?1, 0, 'unknown', \
+                   'the server stopped while this attempt was under way' FROM pending WHERE claimed > 0";
+        transaction.execute(sql, [now.millis()])?;
+        let sql = "UPDATE pending SET attempts = attempts + 1, failures = failures + 1, lost = lost + 1, claimed = 0, \
+                   due_at = ?1 + CASE WHEN lost < ?2 THEN 0 ELSE min(?3 << min(lost - ?2, 20), ?4) END \
+                   WHERE claimed > 0";
+        let (step, most) = (rows::millis(BACKOFF[0]), rows::millis(BACKOFF[BACKOFF.len() - 1]));
+        transaction.execute(sql, (now.millis(), LOST_FREELY, step, most))?;
+    } else {
+        transaction.execute("UPDATE pending SET claimed = 0 WHERE claimed > 0", [])?;
+    }
+    transaction.commit()?;
+    Ok(unclean)
+}
+
+/// The notifications that the tenants' feed does not have yet.
+fn unfed(connection: &Connection, mark: Option<[u8; 16]>) -> rusqlite::Result<Vec<(TenantId, NotificationId)>> {
+    let mut statement = connection.prepare("SELECT tenant, id FROM notification WHERE id > ?1 ORDER BY id")?;
+    let found = statement.query_map([mark.unwrap_or([0; 16])], |row| {
+        Ok((TenantId::from_bytes(row.get(0)?), NotificationId::from_bytes(row.get(1)?)))
+    })?;
+    found.collect()
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    async fn accept(&self, new: NewNotification) -> Result<Accepted, StoreError> {
+        self.command(|reply| Command::Accept(new, reply)).await
+    }
+
+    async fn arrivals(&self, limit: usize) -> Result<Vec<Queued>, StoreError> {
+        let limit = limit.min(BATCH_MAX);
+        let (arrived, scan) = {
+            let mut memory = self.memory.lock();
+            (memory.take_arrivals(limit), memory.scan())
+        };
+        if !arrived.is_empty() {
+            return Ok(arrived);
+        }
+        let Some(scan) = scan.filter(|_| limit > 0) else { return Ok(Vec::new()) };
+        let (found, after) = self.readers.read(move |connection| read::scan(connection, scan, limit)).await?;
+        self.memory.lock().scanned(scan, after);
+        Ok(found)
+    }
+
+    async fn arrived(&self) {
+        self.arrived.notified().await;
+    }
+
+    async fn claim(&self, claims: &[Claim], now: Timestamp) -> Result<Vec<Claimed>, StoreError> {
+        let leased: Vec<Option<Option<Arc<Notification>>>> = {
+            let mut memory = self.memory.lock();
+            claims.iter().map(|claim| memory.lease(claim.key)).collect()
+        };
+        let is_to_be_read = |known: &Option<Option<_>>| matches!(known, Some(None));
+        let unread: Vec<Claim> =
+            claims.iter().zip(&leased).filter(|(_, known)| is_to_be_read(known)).map(|(claim, _)| *claim).collect();
+        let mut read = match self.read_for_claim(&unread).await {
+            Ok(read) => read.into_iter(),
+            Err(error) => {
+                let mut memory = self.memory.lock();
+                for (claim, _) in claims.iter().zip(&leased).filter(|(_, known)| known.is_some()) {
+                    memory.unlease(claim.key);
+                }
+                return Err(error);
+            }
+        };
+        let mut claimed = Vec::with_capacity(claims.len());
+        for (claim, known) in claims.iter().zip(leased) {
+            claimed.push(match known {
+                None => Claimed::Gone,
+                Some(Some(notification)) => Claimed::Leased(Box::new(first_lease(notification))),
+                Some(None) => match read.next().flatten() {
+                    Some((waiting, _)) if waiting.due > now => {
+                        self.memory.lock().unlease(claim.key);
+                        Claimed::NotDue(Queued { suspect: claim.suspect, ..waiting.queued() })
+                    }
+                    Some((waiting, notification)) => Claimed::Leased(Box::new(lease(waiting, notification))),
+                    None => {
+                        self.memory.lock().unlease(claim.key);
+                        Claimed::Gone
+                    }
+                },
+            });
+        }
+        Ok(claimed)
+    }
+
+    async fn settle(&self, lease: Lease, finished: Finished) -> Result<Settled, Unsettled> {
+        let lease = Box::new(lease);
+        let unsettled = |lease, finished, error| Unsettled { lease, finished, error };
+        if !self.memory.lock().is_leased(lease.key) {
+            return Err(unsettled(lease, finished, StoreError::LeaseLost));
+        }
+        let Ok(permit) = Arc::clone(&self.permits).acquire_owned().await else {
+            return Err(unsettled(lease, finished, StoreError::Closed));
+        };
+        let (reply, replied) = oneshot::channel();
+        let sent = self.commands.send(Envelope::Command(Command::Settle(lease, finished, reply), permit));
+        match sent {
+            Ok(()) => replied.await.unwrap_or_else(|_| unreachable!("the writer answers everything that it takes")),
+            Err(mpsc::SendError(Envelope::Command(Command::Settle(lease, finished, _), _))) => {
+                Err(unsettled(lease, finished, StoreError::Closed))
+            }
+            Err(_) => unreachable!("what was not sent comes back"),
+        }
+    }
+
+    async fn release(&self, lease: Lease) {
+        self.memory.lock().unlease(lease.key);
+    }
+
+    async fn cancel(&self, tenant: TenantId, id: NotificationId, at: Timestamp) -> Result<Transition, StoreError> {
+        let change = Change { tenant, id, kind: ChangeKind::Cancel { at } };
+        self.command(|reply| Command::Change(change, reply)).await
+    }
+
+    async fn replay(
+        &self,
+        tenant: TenantId,
+        id: NotificationId,
+        redirect: Option<Redirect>,
+        due: Timestamp,
+        expires_at: Timestamp,
+    ) -> Result<Transition, StoreError> {
+        let change = Change { tenant, id, kind: ChangeKind::Replay { redirect, due, expires_at } };
+        self.command(|reply| Command::Change(change, reply)).await
+    }
+
+    async fn resolve(&self, tenant: TenantId, id: NotificationId, at: Timestamp) -> Result<Transition, StoreError> {
+        let change = Change { tenant, id, kind: ChangeKind::Resolve { at } };
+        self.command(|reply| Command::Change(change, reply)).await
+    }
+
+    async fn notification(&self, tenant: TenantId, id: NotificationId) -> Result<Option<Story>, StoreError> {
+        let (memory, now) = (Arc::clone(&self.memory), self.clock.now());
+        self.readers.read(move |connection| read::story(connection, &memory, tenant, id, now)).await
+    }
+
+    async fn notifications(
+        &self,
+        tenant: TenantId,
+        filter: &Filter,
+        limit: usize,
+        before: Option<NotificationId>,
+    ) -> Result<Page, StoreError> {
+        let memory = Arc::clone(&self.memory);
+        let limit = limit.clamp(1, BATCH_MAX);
+        let request = PageRequest { tenant, filter: filter.clone(), limit, before, now: self.clock.now() };
+        self.readers.read(move |connection| read::page(connection, &memory, &request)).await
+    }
+
+    fn waiting(&self, channel: ChannelId) -> u64 {
+        self.memory.lock().waiting(channel)
+    }
+
+    async fn oldest(
+        &self,
+        tenant: TenantId,
+        channels: &[ChannelId],
+    ) -> Result<Vec<(ChannelId, Timestamp)>, StoreError> {
+        let waiting = |channel: &ChannelId| self.waiting(*channel) > 0;
+        let channels = channels.iter().copied().filter(waiting).collect();
+        self.readers.read(move |connection| read::oldest(connection, tenant, channels)).await
+    }
+
+    async fn expire(&self, now: Timestamp) -> Result<Vec<Expired>, StoreError> {
+        let keys = self.readers.read(move |connection| read::overdue(connection, now)).await?;
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.command(|reply| Command::Expire(keys, now, reply)).await
+    }
+
+    async fn forget_idempotency(&self, before: Timestamp) -> Result<usize, StoreError> {
+        let keys = self.readers.read(move |connection| read::old_idempotency(connection, before)).await?;
+        if keys.is_empty() {
+            return Ok(0);
+        }
+        self.command(|reply| Command::Forget(keys, before, reply)).await
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.command(Command::Ping).await
+    }
+
+    async fn close(&self) {
+        let owner = self.owner.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(Owner { thread, _lock }) = owner else { return };
+        self.permits.close();
+        self.readers.close();
+        let (done, closed) = oneshot::channel();
+        if self.commands.send(Envelope::Close(done)).is_ok() {
+            let _ = closed.await;
+        }
+        // The writer has nothing left to do, so this takes no time.
+        let _ = thread.join();
+    }
+}
+
+impl SqliteStore {
+    /// Reads what claims need. Suspects are marked on disk first: if the process dies of one, the mark is found.
+    async fn read_for_claim(&self, claims: &[Claim]) -> Result<Vec<Option<(Waiting, Notification)>>, StoreError> {
+        if claims.is_empty() {
+            return Ok(Vec::new());
+        }
+        let suspects: Vec<DeliveryKey> = claims.iter().filter(|claim| claim.suspect).map(|claim| claim.key).collect();
+        if !suspects.is_empty() {
+            self.command(|reply| Command::MarkClaimed(suspects, reply)).await?;
+        }
+        let keys: Vec<DeliveryKey> = claims.iter().map(|claim| claim.key).collect();
+        self.readers.read(move |connection| read::payloads(connection, &keys)).await
+    }
+}
+
+/// The lease of a notification that was accepted a moment ago and is still in memory.
+fn first_lease(notification: Arc<Notification>) -> Lease {
+    Lease {
+        key: DeliveryKey { notification: notification.id, ordinal: 0 },
+        channel: notification.channel_id,
+        target: notification.target.clone(),
+        redirected: None,
+        attempt: 1,
+        failures: 0,
+        expires_at: notification.expires_at,
+        next_fallback: 0,
+        notification,
+    }
+}
+
+fn lease(waiting: Waiting, notification: Notification) -> Lease {
+    let (redirected, target) = match waiting.own {
+        Some((channel, target)) => (Some(channel), target),
+        None => (None, notification.target.clone()),
+    };
+    Lease {
+        key: waiting.key,
+        channel: waiting.channel_id,
+        target,
+        redirected,
+        attempt: waiting.attempts + 1,
+        failures: waiting.failures,
+        expires_at: waiting.expires_at,
+        next_fallback: waiting.next_fallback,
+        notification: Arc::new(notification),
+    }
+}

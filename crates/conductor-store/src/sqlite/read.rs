@@ -1,0 +1,356 @@
+//! Everything that is read: on connections of their own, so that readers never wait for the writer.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use conductor_core::store::{BATCH_MAX, DeliveryStory, Filter, Page, Queued, Story, Summary};
+use conductor_core::{ChannelId, DeliveryKey, Notification, NotificationId, Status, StoreError, TenantId, Timestamp};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Row};
+use tokio::sync::Semaphore;
+
+use super::memory::{Memory, Scan};
+use super::rows;
+use super::write::{self, Waiting};
+use super::writer::store_error;
+
+/// The most reads at once; each has a connection.
+const READERS: usize = 4;
+/// The most rows that one page looks at before it ends, however few have fitted.
+const LOOK_MAX: usize = 20_000;
+/// A clock that was put back makes ids that are later than what they were accepted at; a list with an upper bound of
+/// time allows for so much.
+const CLOCK_SLACK_MILLIS: i64 = 2 * 60 * 60 * 1000;
+
+/// Connections that only read.
+pub(crate) struct Readers {
+    path: PathBuf,
+    idle: Mutex<Vec<Connection>>,
+    permits: Semaphore,
+}
+
+impl Readers {
+    pub(crate) fn new(path: &Path) -> Self {
+        Self { path: path.to_owned(), idle: Mutex::default(), permits: Semaphore::new(READERS) }
+    }
+
+    /// Runs a read on a thread that may block.
+    pub(crate) async fn read<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let _permit = self.permits.acquire().await.map_err(|_| StoreError::Closed)?;
+        let readers = Arc::clone(self);
+        let result = tokio::task::spawn_blocking(move || {
+            let idle = readers.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let connection = match idle {
+                Some(connection) => connection,
+                None => open(&readers.path)?,
+            };
+            let result = work(&connection);
+            readers.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+            result
+        });
+        match result.await {
+            Ok(result) => result.map_err(|error| store_error(&error)),
+            Err(_) => Err(StoreError::Closed),
+        }
+    }
+
+    pub(crate) fn close(&self) {
+        self.permits.close();
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
+
+fn open(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.execute_batch("PRAGMA query_only = 1; PRAGMA cache_size = -2000; PRAGMA busy_timeout = 5000")?;
+    connection.set_prepared_statement_cache_capacity(32);
+    Ok(connection)
+}
+
+/// The part of `pending` that follows, and where the scan stands after it (none: at the end).
+pub(crate) fn scan(
+    connection: &Connection,
+    scan: Scan,
+    limit: usize,
+) -> rusqlite::Result<(Vec<Queued>, Option<DeliveryKey>)> {
+    let sql = format!(
+        "SELECT {} FROM pending WHERE (notification, ordinal) > (?1, ?2) AND held = 0 \
+         ORDER BY notification, ordinal LIMIT ?3",
+        rows::QUEUED_COLUMNS
+    );
+    let (id, ordinal) = match scan.after {
+        Some(key) => (*key.notification.bytes(), i64::from(key.ordinal)),
+        None => ([0; 16], -1),
+    };
+    let mut statement = connection.prepare_cached(&sql)?;
+    let found = statement.query_map((id, ordinal, rows::count(limit)), |row| rows::queued(row, scan.suspect))?;
+    let found = found.collect::<rusqlite::Result<Vec<_>>>()?;
+    let after = if found.len() < limit { None } else { found.last().map(|queued| queued.key) };
+    Ok((found, after))
+}
+
+/// Deliveries with their notifications; none for each that waits no more or is held.
+pub(crate) fn payloads(
+    connection: &Connection,
+    keys: &[DeliveryKey],
+) -> rusqlite::Result<Vec<Option<(Waiting, Notification)>>> {
+    let sql =
+        format!("SELECT {} FROM pending WHERE notification = ?1 AND ordinal = ?2 AND held = 0", write::WAITING_COLUMNS);
+    let mut statement = connection.prepare_cached(&sql)?;
+    let mut read = |key: &DeliveryKey| {
+        let row = (key.notification.bytes(), key.ordinal);
+        let Some(waiting) = statement.query_row(row, write::waiting).optional()? else { return Ok(None) };
+        let notification = write::notification_by_id(connection, key.notification)?;
+        Ok(notification.map(|notification| (waiting, notification)))
+    };
+    keys.iter().map(&mut read).collect()
+}
+
+/// How many rows of `pending` each channel has, one entry a row.
+pub(crate) fn count_waiting(connection: &Connection, mut count: impl FnMut(ChannelId)) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare("SELECT channel_id FROM pending")?;
+    let mut found = statement.query([])?;
+    while let Some(row) = found.next()? {
+        count(ChannelId::from_bytes(rows::id_bytes(row, 0)?));
+    }
+    Ok(())
+}
+
+/// The oldest notification that waits in each of these channels of a tenant. Ends as soon as it has found one for each.
+pub(crate) fn oldest(
+    connection: &Connection,
+    tenant: TenantId,
+    mut channels: HashSet<ChannelId>,
+) -> rusqlite::Result<Vec<(ChannelId, Timestamp)>> {
+    let sql = "SELECT p.channel_id, n.accepted_at FROM pending AS p CROSS JOIN notification AS n ON n.id = p.notification \
+               WHERE p.tenant = ?1 ORDER BY p.notification";
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut found = statement.query([tenant.bytes()])?;
+    let mut oldest = Vec::new();
+    while !channels.is_empty()
+        && let Some(row) = found.next()?
+    {
+        let channel = ChannelId::from_bytes(rows::id_bytes(row, 0)?);
+        if channels.remove(&channel) {
+            oldest.push((channel, rows::time(row, 1)?));
+        }
+    }
+    Ok(oldest)
+}
+
+/// Waiting deliveries whose time has run out.
+pub(crate) fn overdue(connection: &Connection, now: Timestamp) -> rusqlite::Result<Vec<DeliveryKey>> {
+    let sql = "SELECT notification, ordinal FROM pending WHERE expires_at <= ?1 AND held = 0 LIMIT ?2";
+    let mut statement = connection.prepare_cached(sql)?;
+    let found = statement.query_map((now.millis(), rows::count(BATCH_MAX)), rows::key)?;
+    found.collect()
+}
+
+/// Idempotency keys that were accepted before `before`.
+pub(crate) fn old_idempotency(connection: &Connection, before: Timestamp) -> rusqlite::Result<Vec<(TenantId, String)>> {
+    let sql = "SELECT tenant, key FROM idempotency WHERE accepted_at < ?1 LIMIT ?2";
+    let mut statement = connection.prepare_cached(sql)?;
+    let found = statement.query_map((before.millis(), rows::count(BATCH_MAX)), |row| {
+        Ok((TenantId::from_bytes(rows::id_bytes(row, 0)?), row.get(1)?))
+    })?;
+    found.collect()
+}
+
+/// A notification with all that happened to it.
+pub(crate) fn story(
+    connection: &Connection,
+    memory: &Memory,
+    tenant: TenantId,
+    id: NotificationId,
+    now: Timestamp,
+) -> rusqlite::Result<Option<Story>> {
+    // One snapshot, so that a delivery which ends meanwhile is seen once.
+    let transaction = connection.unchecked_transaction()?;
+    let notification = write::notification_by_id(&transaction, id)?.filter(|n| n.tenant == tenant);
+    let Some(notification) = notification else { return Ok(None) };
+    let mut deliveries = Vec::new();
+    let sql = "SELECT notification, ordinal, channel, target, channel_id, status, provider_id FROM ended \
+               WHERE notification = ?1 ORDER BY ordinal";
+    let mut statement = transaction.prepare_cached(sql)?;
+    let mut ended = statement.query([id.bytes()])?;
+    while let Some(row) = ended.next()? {
+        let key = rows::key(row)?;
+        let own: Option<String> = row.get(2)?;
+        let target = if own.is_some() { row.get(3)? } else { notification.target.clone() };
+        deliveries.push(DeliveryStory {
+            key,
+            channel: own.unwrap_or_else(|| notification.channel.clone()),
+            channel_id: ChannelId::from_bytes(rows::id_bytes(row, 4)?),
+            target,
+            status: rows::word(row, 5)?,
+            due_at: None,
+            provider_id: row.get(6)?,
+            attempts: attempts(&transaction, key)?,
+        });
+    }
+    if let Some(waiting) = write::waiting_of(&transaction, id)? {
+        let leased = memory.lock().is_leased(waiting.key);
+        let status = rows::waiting_status(waiting.held, leased, waiting.attempts, waiting.due, now);
+        let (channel, target) =
+            waiting.own.unwrap_or_else(|| (notification.channel.clone(), notification.target.clone()));
+        deliveries.push(DeliveryStory {
+            key: waiting.key,
+            channel,
+            channel_id: waiting.channel_id,
+            target,
+            status,
+            due_at: (!waiting.held).then_some(waiting.due),
+            provider_id: None,
+            attempts: attempts(&transaction, waiting.key)?,
+        });
+    }
+    Ok(Some(Story { notification, deliveries }))
+}
+
+fn attempts(connection: &Connection, key: DeliveryKey) -> rusqlite::Result<Vec<conductor_core::Attempt>> {
+    let sql = "SELECT number, at, duration_ms, outcome, code, detail, retry_after_ms FROM attempt \
+               WHERE notification = ?1 AND ordinal = ?2 ORDER BY number";
+    let mut statement = connection.prepare_cached(sql)?;
+    let found = statement.query_map((key.notification.bytes(), key.ordinal), |row| rows::attempt(row, 0))?;
+    found.collect()
+}
+
+/// What a page of a list is asked for.
+pub(crate) struct PageRequest {
+    pub(crate) tenant: TenantId,
+    pub(crate) filter: Filter,
+    pub(crate) limit: usize,
+    pub(crate) before: Option<NotificationId>,
+    pub(crate) now: Timestamp,
+}
+
+/// A part of a tenant's list, newest first.
+pub(crate) fn page(connection: &Connection, memory: &Memory, request: &PageRequest) -> rusqlite::Result<Page> {
+    // Taken before the snapshot: what is fed in between is seen in both, which is mended, and never in neither.
+    let unfed: Vec<NotificationId> =
+        memory.lock().unfed.iter().filter(|(tenant, _)| *tenant == request.tenant).map(|(_, id)| *id).collect();
+    let transaction = connection.unchecked_transaction()?;
+    let candidates = candidates(&transaction, request, unfed)?;
+    let mut items = Vec::new();
+    let mut next = None;
+    let looked_at_all = candidates.len() < LOOK_MAX;
+    let mut last = None;
+    for id in candidates {
+        if items.len() == request.limit {
+            next = last;
+            return Ok(Page { items, next });
+        }
+        if request.filter.from.is_some_and(|from| time_of(id) < from.millis()) {
+            return Ok(Page { items, next: None });
+        }
+        last = Some(id);
+        if let Some(summary) = summary(&transaction, memory, request, id)? {
+            items.push(summary);
+        }
+    }
+    if !looked_at_all {
+        next = last;
+    }
+    Ok(Page { items, next })
+}
+
+/// When an id was made, in milliseconds since 1970.
+fn time_of(id: NotificationId) -> i64 {
+    i64::try_from(id.uuid().as_u128() >> 80).unwrap_or(i64::MAX)
+}
+
+/// The ids that may fit, newest first, at most [`LOOK_MAX`].
+fn candidates(
+    connection: &Connection,
+    request: &PageRequest,
+    unfed: Vec<NotificationId>,
+) -> rusqlite::Result<Vec<NotificationId>> {
+    let latest = request.filter.to.map(|to| to.millis().saturating_add(CLOCK_SLACK_MILLIS));
+    let bound = latest.map(|millis| u128::from(millis.unsigned_abs().min((1 << 48) - 1)) << 80);
+    let bound = bound.map(|bound| NotificationId::from_bytes(bound.to_be_bytes()));
+    let before = match (request.before, bound) {
+        (Some(before), Some(bound)) => before.min(bound),
+        (before, bound) => before.or(bound).unwrap_or(NotificationId::from_bytes([0xff; 16])),
+    };
+    let (sql, with_unfed) = match request.filter.status {
+        Some(status) if status.is_dead_letter() => (
+            "SELECT DISTINCT notification FROM ended WHERE tenant = ?1 AND notification < ?2 \
+             AND status IN ('failed', 'expired', 'undelivered') ORDER BY notification DESC LIMIT ?3",
+            false,
+        ),
+        Some(status) if !status.has_ended() => (
+            "SELECT notification FROM pending WHERE tenant = ?1 AND notification < ?2 \
+             ORDER BY notification DESC LIMIT ?3",
+            false,
+        ),
+        _ => (
+            "SELECT notification FROM feed WHERE tenant = ?1 AND notification < ?2 \
+             ORDER BY notification DESC LIMIT ?3",
+            true,
+        ),
+    };
+    // A page without conditions looks no further than it needs.
+    let plain = request.filter == Filter::default();
+    let limit = if plain { request.limit + 1 } else { LOOK_MAX };
+    let mut statement = connection.prepare_cached(sql)?;
+    let tenant = request.tenant.bytes();
+    let found = statement.query_map((tenant, before.bytes(), rows::count(limit)), |row| {
+        rows::id_bytes(row, 0).map(NotificationId::from_bytes)
+    })?;
+    let mut ids = found.collect::<rusqlite::Result<Vec<_>>>()?;
+    if with_unfed {
+        let known: HashSet<_> = ids.iter().copied().collect();
+        ids.extend(unfed.into_iter().filter(|id| *id < before && !known.contains(id)));
+        ids.sort_unstable_by(|a, b| b.cmp(a));
+        ids.truncate(limit);
+    }
+    Ok(ids)
+}
+
+fn summary(
+    connection: &Connection,
+    memory: &Memory,
+    request: &PageRequest,
+    id: NotificationId,
+) -> rusqlite::Result<Option<Summary>> {
+    let Some(status) = status(connection, memory, id, request.now)? else { return Ok(None) };
+    let filter = &request.filter;
+    if filter.status.is_some_and(|wanted| wanted != status) {
+        return Ok(None);
+    }
+    let notification = write::notification_by_id(connection, id)?;
+    let fits = |n: &Notification| {
+        filter.channel.as_ref().is_none_or(|channel| *channel == n.channel)
+            && filter.channel_id.is_none_or(|channel| channel == n.channel_id)
+            && filter.from.is_none_or(|from| n.accepted_at >= from)
+            && filter.to.is_none_or(|to| n.accepted_at < to)
+            && filter.text.as_ref().is_none_or(|text| contains(n, &text.to_lowercase()))
+    };
+    Ok(notification.filter(fits).map(|notification| Summary { notification, status }))
+}
+
+fn contains(notification: &Notification, text: &str) -> bool {
+    let title = notification.title.iter();
+    let values = notification.metadata.values();
+    std::iter::once(&notification.message).chain(title).chain(values).any(|value| value.to_lowercase().contains(text))
+}
+
+/// The status of a notification: that of its last delivery.
+fn status(
+    connection: &Connection,
+    memory: &Memory,
+    id: NotificationId,
+    now: Timestamp,
+) -> rusqlite::Result<Option<Status>> {
+    if let Some(waiting) = write::waiting_of(connection, id)? {
+        let leased = memory.lock().is_leased(waiting.key);
+        return Ok(Some(rows::waiting_status(waiting.held, leased, waiting.attempts, waiting.due, now)));
+    }
+    let sql = "SELECT status FROM ended WHERE notification = ?1 ORDER BY ordinal DESC LIMIT 1";
+    let read = |row: &Row<'_>| rows::word::<Status>(row, 0);
+    connection.prepare_cached(sql)?.query_row([id.bytes()], read).optional()
+}

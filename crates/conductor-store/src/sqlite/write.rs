@@ -1,0 +1,584 @@
+//! What each command writes. Nothing here commits, and nothing in memory changes but the marks of what is being ended.
+
+use conductor_core::store::{
+    Accepted, Expired, Finished, IDEMPOTENCY_KEPT, Idempotency, Lease, NewNotification, Queued, Redirect, Settled,
+    Transition,
+};
+use conductor_core::{
+    Attempt, ChannelId, DeliveryKey, FailureReason, Notification, NotificationId, Settlement, Status, TenantId,
+    Timestamp,
+};
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
+
+use super::memory::Memory;
+use super::rows;
+use super::writer::{Command, Effect};
+
+/// A change of state that a person wants.
+pub(crate) struct Change {
+    pub(crate) tenant: TenantId,
+    pub(crate) id: NotificationId,
+    pub(crate) kind: ChangeKind,
+}
+
+pub(crate) enum ChangeKind {
+    Cancel { at: Timestamp },
+    Replay { redirect: Option<Redirect>, due: Timestamp, expires_at: Timestamp },
+    Resolve { at: Timestamp },
+}
+
+/// What a [`Change`] did to `pending`.
+pub(crate) struct Touched {
+    /// The delivery that stood there before, or had ended.
+    pub(crate) key: DeliveryKey,
+    /// Its channel, if it does not stand there any more.
+    pub(crate) ended: Option<ChannelId>,
+    /// The delivery that is to be scheduled.
+    pub(crate) queued: Option<Queued>,
+}
+
+/// Does one command within the transaction.
+pub(crate) fn apply(
+    transaction: &Transaction<'_>,
+    memory: &Memory,
+    fed_through: Option<NotificationId>,
+    command: &Command,
+) -> rusqlite::Result<Effect> {
+    match command {
+        Command::Accept(new, _) => accept(transaction, memory, fed_through, new),
+        Command::Settle(lease, finished, _) => settle(transaction, lease, finished).map(Effect::Settled),
+        Command::MarkClaimed(keys, _) => {
+            let sql = "UPDATE pending SET claimed = claimed + 1 WHERE notification = ?1 AND ordinal = ?2";
+            let mut statement = transaction.prepare_cached(sql)?;
+            for key in keys {
+                statement.execute((key.notification.bytes(), key.ordinal))?;
+            }
+            Ok(Effect::Claimed)
+        }
+        Command::Change(change, _) => self::change(transaction, memory, change),
+        Command::Expire(keys, at, _) => expire(transaction, memory, keys, *at).map(Effect::Expired),
+        Command::Forget(keys, before, _) => {
+            let sql = "DELETE FROM idempotency WHERE tenant = ?1 AND key = ?2 AND accepted_at < ?3";
+            let mut statement = transaction.prepare_cached(sql)?;
+            let mut count = 0;
+            for (tenant, key) in keys {
+                count += statement.execute((tenant.bytes(), key, before.millis()))?;
+            }
+            Ok(Effect::Forgotten(count))
+        }
+        Command::Ping(_) => {
+            let sql = "INSERT OR REPLACE INTO meta (name, value) VALUES ('pinged', 1)";
+            transaction.prepare_cached(sql)?.execute([])?;
+            Ok(Effect::Pong)
+        }
+    }
+}
+
+/// What the scheduler has to know of a notification's first delivery.
+pub(crate) fn first(notification: &Notification) -> Queued {
+    Queued {
+        key: DeliveryKey { notification: notification.id, ordinal: 0 },
+        tenant: notification.tenant,
+        channel: notification.channel_id,
+        lane: rows::lane(notification.target.as_deref()),
+        priority: notification.priority,
+        due: notification.first_due(),
+        suspect: false,
+    }
+}
+
+fn accept(
+    transaction: &Transaction<'_>,
+    memory: &Memory,
+    fed_through: Option<NotificationId>,
+    new: &NewNotification,
+) -> rusqlite::Result<Effect> {
+    let notification = &new.notification;
+    if let Some(idempotency) = &new.idempotency
+        && let Some(earlier) = remember(transaction, notification, idempotency)?
+    {
+        return Ok(Effect::Accepted(earlier, None));
+    }
+    let superseded = match &notification.key {
+        Some(key) => supersede(transaction, memory, notification, key)?,
+        None => None,
+    };
+    let mut insert = transaction.prepare_cached(INSERT_NOTIFICATION)?;
+    rows::insert_notification(&mut insert, notification)?;
+    insert_pending(transaction, &Waiting::first(notification))?;
+    if Some(notification.id) <= fed_through {
+        // The lists' index was written past this id already, so nobody would come back for it.
+        let sql = "INSERT OR IGNORE INTO feed (tenant, notification) VALUES (?1, ?2)";
+        transaction.prepare_cached(sql)?.execute((notification.tenant.bytes(), notification.id.bytes()))?;
+    }
+    let accepted = Accepted::New { superseded: superseded.map(|key| key.notification) };
+    Ok(Effect::Accepted(accepted, superseded))
+}
+
+const INSERT_NOTIFICATION: &str = "INSERT INTO notification (id, tenant, channel, channel_id, target, message, title, \
+     priority, format, data, metadata, key, fallback, accepted_at, send_at, expires_at) \
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)";
+
+/// Remembers an idempotency key, or tells what was accepted with it before.
+fn remember(
+    transaction: &Transaction<'_>,
+    notification: &Notification,
+    idempotency: &Idempotency,
+) -> rusqlite::Result<Option<Accepted>> {
+    let tenant = notification.tenant.bytes();
+    let sql = "SELECT fingerprint, notification FROM idempotency WHERE tenant = ?1 AND key = ?2 AND accepted_at > ?3";
+    let oldest = notification.accepted_at.minus(IDEMPOTENCY_KEPT).millis();
+    let earlier: Option<([u8; 32], [u8; 16])> = transaction
+        .prepare_cached(sql)?
+        .query_row((tenant, &idempotency.key, oldest), |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    if let Some((fingerprint, id)) = earlier {
+        let same = fingerprint == idempotency.fingerprint;
+        let kept = if same { notification_by_id(transaction, NotificationId::from_bytes(id))? } else { None };
+        match kept {
+            Some(earlier) => return Ok(Some(Accepted::Replayed(Box::new(earlier)))),
+            None if !same => return Ok(Some(Accepted::Conflict)),
+            // What was accepted then has been pruned: nothing is left to replay.
+            None => {}
+        }
+    }
+    let sql = "INSERT OR REPLACE INTO idempotency (tenant, key, fingerprint, notification, accepted_at) \
+               VALUES (?1, ?2, ?3, ?4, ?5)";
+    transaction.prepare_cached(sql)?.execute((
+        tenant,
+        &idempotency.key,
+        idempotency.fingerprint,
+        notification.id.bytes(),
+        notification.accepted_at.millis(),
+    ))?;
+    Ok(None)
+}
+
+pub(crate) fn notification_by_id(
+    connection: &Connection,
+    id: NotificationId,
+) -> rusqlite::Result<Option<Notification>> {
+    let sql = format!("SELECT {} FROM notification WHERE id = ?1", rows::NOTIFICATION_COLUMNS);
+    connection.prepare_cached(&sql)?.query_row([id.bytes()], rows::notification).optional()
+}
+
+/// Takes over a `key` and ends the notification that held it, if that still waits.
+fn supersede(
+    transaction: &Transaction<'_>,
+    memory: &Memory,
+    notification: &Notification,
+    key: &str,
+) -> rusqlite::Result<Option<DeliveryKey>> {
+    let target = notification.target.as_deref().unwrap_or_default();
+    let place = (notification.tenant.bytes(), notification.channel_id.bytes(), target, key);
+    let sql = "SELECT notification FROM live_key WHERE tenant = ?1 AND channel_id = ?2 AND target = ?3 AND key = ?4";
+    let holder: Option<[u8; 16]> = transaction.prepare_cached(sql)?.query_row(place, |row| row.get(0)).optional()?;
+    let sql = "INSERT OR REPLACE INTO live_key (tenant, channel_id, target, key, notification) \
+               VALUES (?1, ?2, ?3, ?4, ?5)";
+    let (tenant, channel, target, key) = place;
+    transaction.prepare_cached(sql)?.execute((tenant, channel, target, key, notification.id.bytes()))?;
+    let Some(holder) = holder.map(NotificationId::from_bytes) else { return Ok(None) };
+    let Some(waiting) = waiting_of(transaction, holder)? else { return Ok(None) };
+    if waiting.attempts > 0 || waiting.held || !memory.lock().begin_ending(waiting.key) {
+        return Ok(None);
+    }
+    end(transaction, &waiting, &End::plain(Status::Superseded, notification.accepted_at))?;
+    Ok(Some(waiting.key))
+}
+
+/// A row of `pending`, or one that is to become one.
+pub(crate) struct Waiting {
+    pub(crate) key: DeliveryKey,
+    pub(crate) tenant: TenantId,
+    pub(crate) channel_id: ChannelId,
+    /// The channel's type and the target, where they are not the notification's own.
+    pub(crate) own: Option<(String, Option<String>)>,
+    pub(crate) lane: u64,
+    pub(crate) priority: conductor_core::Priority,
+    pub(crate) due: Timestamp,
+    pub(crate) expires_at: Timestamp,
+    pub(crate) attempts: u32,
+    pub(crate) failures: u32,
+    pub(crate) next_fallback: u8,
+    pub(crate) held: bool,
+}
+
+/// The columns that [`waiting`] reads.
+pub(crate) const WAITING_COLUMNS: &str = "notification, ordinal, tenant, channel_id, channel, target, lane, priority, \
+     due_at, expires_at, attempts, failures, next_fallback, held";
+
+pub(crate) fn waiting(row: &Row<'_>) -> rusqlite::Result<Waiting> {
+    let channel: Option<String> = row.get(4)?;
+    let target: Option<String> = row.get(5)?;
+    Ok(Waiting {
+        key: rows::key(row)?,
+        tenant: TenantId::from_bytes(rows::id_bytes(row, 2)?),
+        channel_id: ChannelId::from_bytes(rows::id_bytes(row, 3)?),
+        own: channel.map(|channel| (channel, target)),
+        lane: row.get::<_, i64>(6)?.cast_unsigned(),
+        priority: rows::word(row, 7)?,
+        due: rows::time(row, 8)?,
+        expires_at: rows::time(row, 9)?,
+        attempts: row.get(10)?,
+        failures: row.get(11)?,
+        next_fallback: row.get(12)?,
+        held: row.get(13)?,
+    })
+}
+
+/// The delivery of a notification that has not ended; there is at most one.
+pub(crate) fn waiting_of(connection: &Connection, id: NotificationId) -> rusqlite::Result<Option<Waiting>> {
+    let sql = format!("SELECT {WAITING_COLUMNS} FROM pending WHERE notification = ?1");
+    connection.prepare_cached(&sql)?.query_row([id.bytes()], waiting).optional()
+}
+
+impl Waiting {
+    fn first(notification: &Notification) -> Self {
+        let Queued { key, tenant, channel, lane, priority, due, .. } = first(notification);
+        let expires_at = notification.expires_at;
+        let (attempts, failures, next_fallback, held) = (0, 0, 0, false);
+        Self {
+            key,
+            tenant,
+            channel_id: channel,
+            own: None,
+            lane,
+            priority,
+            due,
+            expires_at,
+            attempts,
+            failures,
+            next_fallback,
+            held,
+        }
+    }
+
+    pub(crate) fn queued(&self) -> Queued {
+        Queued {
+            key: self.key,
+            tenant: self.tenant,
+            channel: self.channel_id,
+            lane: self.lane,
+            priority: self.priority,
+            due: self.due,
+            suspect: false,
+        }
+    }
+}
+
+fn insert_pending(transaction: &Transaction<'_>, waiting: &Waiting) -> rusqlite::Result<()> {
+    let sql = "INSERT INTO pending (notification, ordinal, tenant, channel_id, channel, target, lane, priority, due_at, \
+               expires_at, attempts, failures, next_fallback, held, claimed, lost) \
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, 0, 0, 0)";
+    let (channel, target) = match &waiting.own {
+        Some((channel, target)) => (Some(channel), target.as_ref()),
+        None => (None, None),
+    };
+    transaction.prepare_cached(sql)?.execute(params![
+        waiting.key.notification.bytes(),
+        waiting.key.ordinal,
+        waiting.tenant.bytes(),
+        waiting.channel_id.bytes(),
+        channel,
+        target,
+        waiting.lane.cast_signed(),
+        waiting.priority.as_str(),
+        waiting.due.millis(),
+        waiting.expires_at.millis(),
+        waiting.attempts,
+        waiting.failures,
+        waiting.next_fallback,
+    ])?;
+    Ok(())
+}
+
+/// How a delivery ends.
+struct End<'a> {
+    status: Status,
+    reason: Option<FailureReason>,
+    provider_id: Option<&'a str>,
+    at: Timestamp,
+}
+
+impl End<'_> {
+    fn plain(status: Status, at: Timestamp) -> Self {
+        End { status, reason: None, provider_id: None, at }
+    }
+}
+
+/// Moves a delivery from `pending` to `ended`.
+fn end(transaction: &Transaction<'_>, waiting: &Waiting, end: &End<'_>) -> rusqlite::Result<()> {
+    let (id, ordinal) = (waiting.key.notification.bytes(), waiting.key.ordinal);
+    let sql = "DELETE FROM pending WHERE notification = ?1 AND ordinal = ?2";
+    transaction.prepare_cached(sql)?.execute((id, ordinal))?;
+    let sql = "INSERT INTO ended (notification, ordinal, tenant, channel_id, channel, target, status, reason, \
+               provider_id, ended_at, attempts, next_fallback) \
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
+    let (channel, target) = match &waiting.own {
+        Some((channel, target)) => (Some(channel), target.as_ref()),
+        None => (None, None),
+    };
+    transaction.prepare_cached(sql)?.execute(params![
+        id,
+        ordinal,
+        waiting.tenant.bytes(),
+        waiting.channel_id.bytes(),
+        channel,
+        target,
+        end.status.as_str(),
+        end.reason.map(FailureReason::as_str),
+        end.provider_id,
+        end.at.millis(),
+        waiting.attempts,
+        waiting.next_fallback,
+    ])?;
+    Ok(())
+}
+
+/// Lets go of a notification's `key`, if it still holds it.
+fn let_go_of_key(transaction: &Transaction<'_>, notification: &Notification) -> rusqlite::Result<()> {
+    let Some(key) = &notification.key else { return Ok(()) };
+    let sql = "DELETE FROM live_key WHERE tenant = ?1 AND channel_id = ?2 AND target = ?3 AND key = ?4 \
+               AND notification = ?5";
+    let target = notification.target.as_deref().unwrap_or_default();
+    let (tenant, channel) = (notification.tenant.bytes(), notification.channel_id.bytes());
+    transaction.prepare_cached(sql)?.execute((tenant, channel, target, key, notification.id.bytes()))?;
+    Ok(())
+}
+
+fn insert_attempt(transaction: &Transaction<'_>, key: DeliveryKey, attempt: &Attempt) -> rusqlite::Result<()> {
+    let sql = "INSERT INTO attempt (notification, ordinal, number, at, duration_ms, outcome, code, detail, \
+               retry_after_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+    transaction.prepare_cached(sql)?.execute(params![
+        key.notification.bytes(),
+        key.ordinal,
+        attempt.number,
+        attempt.at.millis(),
+        rows::millis(attempt.duration),
+        attempt.outcome.as_str(),
+        attempt.code,
+        attempt.detail,
+        attempt.retry_after.map(rows::millis),
+    ])?;
+    Ok(())
+}
+
+fn settle(transaction: &Transaction<'_>, lease: &Lease, finished: &Finished) -> rusqlite::Result<Settled> {
+    let notification = &lease.notification;
+    let made = u32::from(finished.attempt.is_some());
+    if let Some(attempt) = &finished.attempt {
+        insert_attempt(transaction, lease.key, attempt)?;
+    }
+    let mut waiting = Waiting {
+        key: lease.key,
+        tenant: notification.tenant,
+        channel_id: lease.channel,
+        own: lease.redirected.clone().map(|channel| (channel, lease.target.clone())),
+        lane: rows::lane(lease.target.as_deref()),
+        priority: notification.priority,
+        due: finished.at,
+        expires_at: lease.expires_at,
+        attempts: lease.attempt - 1 + made,
+        failures: lease.failures,
+        next_fallback: lease.next_fallback,
+        held: false,
+    };
+    let provider_id = finished.provider_id.as_deref();
+    match finished.settlement {
+        Settlement::Sent => {
+            end(transaction, &waiting, &End { provider_id, ..End::plain(Status::Sent, finished.at) })?;
+            let_go_of_key(transaction, notification)?;
+            Ok(Settled { status: Status::Sent, next: None })
+        }
+        Settlement::RetryAt { due, counts } => {
+            (waiting.due, waiting.failures) = (due, lease.failures + u32::from(counts));
+            update_pending(transaction, &waiting)?;
+            Ok(Settled { status: Status::Retrying, next: Some(waiting.queued()) })
+        }
+        Settlement::Hold => {
+            waiting.held = true;
+            update_pending(transaction, &waiting)?;
+            Ok(Settled { status: Status::Held, next: None })
+        }
+        Settlement::Failed(reason) => {
+            let status = reason.status();
+            end(transaction, &waiting, &End { reason: Some(reason), provider_id, ..End::plain(status, finished.at) })?;
+            let fallback = notification.fallback.get(usize::from(lease.next_fallback));
+            let Some(fallback) = fallback.filter(|_| reason != FailureReason::Expired && lease.key.ordinal < u8::MAX)
+            else {
+                let_go_of_key(transaction, notification)?;
+                return Ok(Settled { status, next: None });
+            };
+            let next = Waiting {
+                key: DeliveryKey { ordinal: lease.key.ordinal + 1, ..lease.key },
+                channel_id: fallback.channel_id,
+                own: Some((fallback.channel.clone(), fallback.target_id.clone())),
+                lane: rows::lane(fallback.target_id.as_deref()),
+                attempts: 0,
+                failures: 0,
+                next_fallback: lease.next_fallback + 1,
+                ..waiting
+            };
+            insert_pending(transaction, &next)?;
+            Ok(Settled { status, next: Some(next.queued()) })
+        }
+    }
+}
+
+fn update_pending(transaction: &Transaction<'_>, waiting: &Waiting) -> rusqlite::Result<()> {
+    let sql = "UPDATE pending SET due_at = ?3, attempts = ?4, failures = ?5, held = ?6, claimed = 0, lost = 0 \
+               WHERE notification = ?1 AND ordinal = ?2";
+    transaction.prepare_cached(sql)?.execute((
+        waiting.key.notification.bytes(),
+        waiting.key.ordinal,
+        waiting.due.millis(),
+        waiting.attempts,
+        waiting.failures,
+        waiting.held,
+    ))?;
+    Ok(())
+}
+
+fn expire(
+    transaction: &Transaction<'_>,
+    memory: &Memory,
+    keys: &[DeliveryKey],
+    at: Timestamp,
+) -> rusqlite::Result<Vec<Expired>> {
+    let sql = format!("SELECT {WAITING_COLUMNS} FROM pending WHERE notification = ?1 AND ordinal = ?2");
+    let mut select = transaction.prepare_cached(&sql)?;
+    let mut expired = Vec::new();
+    for key in keys {
+        let waiting = select.query_row((key.notification.bytes(), key.ordinal), waiting).optional()?;
+        let Some(waiting) = waiting.filter(|w| !w.held && w.expires_at <= at) else { continue };
+        if !memory.lock().begin_ending(*key) {
+            continue;
+        }
+        let reason = Some(FailureReason::Expired);
+        end(transaction, &waiting, &End { reason, ..End::plain(Status::Expired, at) })?;
+        if let Some(notification) = notification_by_id(transaction, key.notification)? {
+            let_go_of_key(transaction, &notification)?;
+        }
+        expired.push(Expired { key: *key, tenant: waiting.tenant, channel: waiting.channel_id });
+    }
+    Ok(expired)
+}
+
+/// The last delivery of a notification, which has ended.
+struct Last {
+    waiting: Waiting,
+    status: Status,
+}
+
+fn last_ended(transaction: &Transaction<'_>, id: NotificationId) -> rusqlite::Result<Option<Last>> {
+    let sql = "SELECT e.notification, e.ordinal, e.tenant, e.channel_id, e.channel, e.target, 0, n.priority, \
+               n.expires_at, n.expires_at, e.attempts, 0, e.next_fallback, 0, e.status \
+               FROM ended AS e JOIN notification AS n ON n.id = e.notification \
+               WHERE e.notification = ?1 ORDER BY e.ordinal DESC LIMIT 1";
+    let read = |row: &Row<'_>| Ok(Last { waiting: waiting(row)?, status: rows::word(row, 14)? });
+    transaction.prepare_cached(sql)?.query_row([id.bytes()], read).optional()
+}
+
+fn change(transaction: &Transaction<'_>, memory: &Memory, change: &Change) -> rusqlite::Result<Effect> {
+    let done = |transition| Ok(Effect::Changed(transition, None));
+    let notification = notification_by_id(transaction, change.id)?.filter(|n| n.tenant == change.tenant);
+    let Some(notification) = notification else { return done(Transition::NotFound) };
+    let waiting = match waiting_of(transaction, change.id)? {
+        Some(waiting) => waiting,
+        None => {
+            let Some(last) = last_ended(transaction, change.id)? else { return done(Transition::NotFound) };
+            return match &change.kind {
+                ChangeKind::Replay { .. } if last.status.is_dead_letter() => {
+                    replay(transaction, &notification, &change.kind, last.waiting, Some(last.status))
+                }
+                _ => done(Transition::WrongStatus(last.status)),
+            };
+        }
+    };
+    let now = match change.kind {
+        ChangeKind::Cancel { at } | ChangeKind::Resolve { at } => at,
+        ChangeKind::Replay { due, .. } => due,
+    };
+    let leased = memory.lock().is_leased(waiting.key);
+    let status = rows::waiting_status(waiting.held, leased, waiting.attempts, waiting.due, now);
+    let allowed = match change.kind {
+        ChangeKind::Cancel { .. } => true,
+        ChangeKind::Replay { .. } | ChangeKind::Resolve { .. } => waiting.held,
+    };
+    if !allowed || !memory.lock().begin_ending(waiting.key) {
+        return done(Transition::WrongStatus(status));
+    }
+    let (status, at) = match &change.kind {
+        ChangeKind::Cancel { at } => (Status::Canceled, *at),
+        ChangeKind::Resolve { at } => (Status::Sent, *at),
+        ChangeKind::Replay { .. } => return replay(transaction, &notification, &change.kind, waiting, None),
+    };
+    end(transaction, &waiting, &End::plain(status, at))?;
+    let_go_of_key(transaction, &notification)?;
+    let touched = Touched { key: waiting.key, ended: Some(waiting.channel_id), queued: None };
+    Ok(Effect::Changed(Transition::Done(status), Some(touched)))
+}
+
+/// Queues a notification again. What has ended stays as it ended: a new delivery follows it. One that is held goes on
+/// as itself, unless it is to go through another channel. `ended` is the status of the old one, none if it is held.
+fn replay(
+    transaction: &Transaction<'_>,
+    notification: &Notification,
+    kind: &ChangeKind,
+    old: Waiting,
+    ended: Option<Status>,
+) -> rusqlite::Result<Effect> {
+    let ChangeKind::Replay { redirect, due, expires_at } = kind else {
+        unreachable!("only a replay is replayed");
+    };
+    let (key, due, expires_at) = (old.key, *due, *expires_at);
+    let target = old.own.as_ref().map_or(notification.target.as_deref(), |(_, target)| target.as_deref());
+    let again = Waiting { due, expires_at, failures: 0, held: false, lane: rows::lane(target), ..old };
+    if ended.is_none() && redirect.is_none() {
+        let sql = "UPDATE pending SET expires_at = ?3 WHERE notification = ?1 AND ordinal = ?2";
+        transaction.prepare_cached(sql)?.execute((key.notification.bytes(), key.ordinal, expires_at.millis()))?;
+        update_pending(transaction, &again)?;
+        let touched = Touched { key, ended: Some(again.channel_id), queued: Some(again.queued()) };
+        return Ok(Effect::Changed(Transition::Done(Status::Retrying), Some(touched)));
+    }
+    let Some(ordinal) = key.ordinal.checked_add(1) else {
+        return Ok(Effect::Changed(Transition::WrongStatus(ended.unwrap_or(Status::Held)), None));
+    };
+    if ended.is_none() {
+        end(transaction, &again, &End::plain(Status::Canceled, due))?;
+    }
+    let again_channel = again.channel_id;
+    let mut waiting = Waiting { key: DeliveryKey { ordinal, ..key }, attempts: 0, ..again };
+    if let Some(redirect) = redirect {
+        waiting.channel_id = redirect.channel_id;
+        waiting.lane = rows::lane(redirect.target.as_deref());
+        waiting.own = Some((redirect.channel.clone(), redirect.target.clone()));
+    }
+    insert_pending(transaction, &waiting)?;
+    let ended = ended.is_none().then_some(again_channel);
+    let touched = Touched { key, ended, queued: Some(waiting.queued()) };
+    Ok(Effect::Changed(Transition::Done(Status::Queued), Some(touched)))
+}
+
+/// Writes a sorted part of the tenants' feed. Returns the greatest id in it.
+pub(crate) fn feed(
+    connection: &mut Connection,
+    unfed: &[(TenantId, NotificationId)],
+) -> rusqlite::Result<Option<NotificationId>> {
+    let transaction = connection.transaction()?;
+    {
+        let sql = "INSERT OR IGNORE INTO feed (tenant, notification) VALUES (?1, ?2)";
+        let mut statement = transaction.prepare_cached(sql)?;
+        for (tenant, id) in unfed {
+            statement.execute((tenant.bytes(), id.bytes()))?;
+        }
+    }
+    let last = unfed.iter().map(|(_, id)| *id).max();
+    if let Some(last) = last {
+        let sql = "INSERT INTO meta (name, value) VALUES ('feed_mark', ?1) \
+                   ON CONFLICT (name) DO UPDATE SET value = max(value, excluded.value)";
+        transaction.execute(sql, [last.bytes()])?;
+    }
+    transaction.commit()?;
+    Ok(last)
+}

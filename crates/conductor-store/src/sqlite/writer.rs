@@ -1,0 +1,255 @@
+//! The one thread that writes: it takes all that waits, writes it in one transaction, and commits once.
+//!
+//! No waiting window: whatever queued up during the last commit is the next batch, so concurrency raises the
+//! throughput and not the number of fsyncs.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Duration;
+
+use conductor_core::store::{Accepted, Expired, Finished, Lease, NewNotification, Settled, Transition, Unsettled};
+use conductor_core::{DeliveryKey, NotificationId, StoreError, TenantId, Timestamp};
+use rusqlite::{Connection, ErrorCode, TransactionBehavior};
+use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot};
+
+use super::memory::Memory;
+use super::write::{self, Change};
+
+/// The most commands that one commit takes.
+const BATCH_MAX: usize = 1_024;
+/// The tenants' feed is written when so many notifications wait for it, or when nothing came for [`FEED_IDLE`].
+const FEED_BATCH: usize = 4_096;
+const FEED_IDLE: Duration = Duration::from_millis(500);
+
+pub(crate) type Reply<T, E = StoreError> = oneshot::Sender<Result<T, E>>;
+
+/// What can be asked of the writer.
+pub(crate) enum Command {
+    Accept(NewNotification, Reply<Accepted>),
+    Settle(Box<Lease>, Finished, Reply<Settled, Unsettled>),
+    MarkClaimed(Vec<DeliveryKey>, Reply<()>),
+    Change(Change, Reply<Transition>),
+    Expire(Vec<DeliveryKey>, Timestamp, Reply<Vec<Expired>>),
+    Forget(Vec<(TenantId, String)>, Timestamp, Reply<usize>),
+    Ping(Reply<()>),
+}
+
+/// A command on its way. The permit bounds how many there are.
+pub(crate) enum Envelope {
+    Command(Command, OwnedSemaphorePermit),
+    Close(oneshot::Sender<()>),
+}
+
+pub(crate) struct Writer {
+    pub(crate) connection: Connection,
+    pub(crate) memory: Arc<Memory>,
+    pub(crate) arrived: Arc<Notify>,
+    /// Every notification up to this one is in the table `feed`.
+    pub(crate) fed_through: Option<NotificationId>,
+}
+
+/// What a command came to; it takes effect in memory when the commit has succeeded.
+pub(crate) enum Effect {
+    Accepted(Accepted, Option<DeliveryKey>),
+    Settled(Settled),
+    Claimed,
+    Changed(Transition, Option<write::Touched>),
+    Expired(Vec<Expired>),
+    Forgotten(usize),
+    Pong,
+}
+
+impl Writer {
+    /// Works until it is told to close or nobody is left to tell it anything.
+    pub(crate) fn run(mut self, commands: &Receiver<Envelope>) {
+        loop {
+            let first = match commands.recv_timeout(FEED_IDLE) {
+                Ok(envelope) => envelope,
+                Err(RecvTimeoutError::Timeout) => {
+                    self.feed(1);
+                    continue;
+                }
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            let mut batch = Vec::new();
+            let mut closing = None;
+            let mut next = Some(first);
+            while let Some(envelope) = next {
+                match envelope {
+                    Envelope::Command(command, permit) => batch.push((command, permit)),
+                    Envelope::Close(done) => closing = Some(done),
+                }
+                next = if closing.is_none() && batch.len() < BATCH_MAX { commands.try_recv().ok() } else { None };
+            }
+            self.write(batch.into_iter().map(|(command, _permit)| command).collect());
+            self.feed(FEED_BATCH);
+            if let Some(done) = closing {
+                self.close();
+                let _ = done.send(());
+                return;
+            }
+        }
+    }
+
+    fn write(&mut self, batch: Vec<Command>) {
+        if batch.is_empty() {
+            return;
+        }
+        match self.try_write(&batch) {
+            Ok(effects) => {
+                for (command, effect) in batch.into_iter().zip(effects) {
+                    self.publish(command, effect);
+                }
+                if self.memory.lock().has_arrivals() {
+                    self.arrived.notify_one();
+                }
+            }
+            // One command's trouble must not be its neighbours': each gets a transaction of its own. Where the disk
+            // itself has failed they would all fail one by one, so they fail together.
+            Err(error) if batch.len() > 1 && !is_of_the_disk(&error) => {
+                for command in batch {
+                    self.write(vec![command]);
+                }
+            }
+            Err(error) => {
+                let error = store_error(&error);
+                tracing::error!(error = %error, "The store could not write");
+                for command in batch {
+                    self.refuse(command, &error);
+                }
+            }
+        }
+    }
+
+    fn try_write(&mut self, batch: &[Command]) -> rusqlite::Result<Vec<Effect>> {
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let mut effects = Vec::with_capacity(batch.len());
+        for command in batch {
+            effects.push(write::apply(&transaction, &self.memory, self.fed_through, command)?);
+        }
+        transaction.commit()?;
+        Ok(effects)
+    }
+
+    /// Makes what was committed known: first in memory, then to the caller.
+    fn publish(&self, command: Command, effect: Effect) {
+        match (command, effect) {
+            (Command::Accept(new, reply), Effect::Accepted(accepted, superseded)) => {
+                let mut memory = self.memory.lock();
+                if let Some(key) = superseded {
+                    memory.ended(key, true);
+                    memory.count_out(new.notification.channel_id);
+                }
+                if matches!(accepted, Accepted::New { .. }) {
+                    let notification = &new.notification;
+                    let at_once = notification.first_due() <= notification.accepted_at;
+                    memory.count_in(notification.channel_id);
+                    memory.arrive(write::first(notification), at_once.then_some(notification));
+                    if Some(notification.id) > self.fed_through {
+                        memory.unfed.push((notification.tenant, notification.id));
+                    }
+                }
+                drop(memory);
+                let _ = reply.send(Ok(accepted));
+            }
+            (Command::Settle(lease, _, reply), Effect::Settled(settled)) => {
+                let mut memory = self.memory.lock();
+                memory.unlease(lease.key);
+                if settled.status.has_ended() {
+                    memory.count_out(lease.channel);
+                    if let Some(next) = settled.next {
+                        memory.count_in(next.channel);
+                    }
+                }
+                drop(memory);
+                let _ = reply.send(Ok(settled));
+            }
+            (Command::Change(change, reply), Effect::Changed(transition, touched)) => {
+                if let Some(touched) = touched {
+                    let mut memory = self.memory.lock();
+                    memory.ended(touched.key, true);
+                    if let Some(channel) = touched.ended {
+                        memory.count_out(channel);
+                    }
+                    if let Some(queued) = touched.queued {
+                        memory.count_in(queued.channel);
+                        memory.arrive(queued, None);
+                    }
+                }
+                drop(change);
+                let _ = reply.send(Ok(transition));
+            }
+            (Command::Expire(_, _, reply), Effect::Expired(expired)) => {
+                let mut memory = self.memory.lock();
+                for expired in &expired {
+                    memory.ended(expired.key, true);
+                    memory.count_out(expired.channel);
+                }
+                drop(memory);
+                let _ = reply.send(Ok(expired));
+            }
+            (Command::Forget(_, _, reply), Effect::Forgotten(count)) => drop(reply.send(Ok(count))),
+            (Command::MarkClaimed(_, reply), _) | (Command::Ping(reply), _) => drop(reply.send(Ok(()))),
+            _ => unreachable!("apply gives each command its own effect"),
+        }
+    }
+
+    /// Tells a caller that nothing was written.
+    fn refuse(&self, command: Command, error: &StoreError) {
+        // What was marked as ending while the transaction was tried waits again.
+        self.memory.lock().nothing_ended();
+        let error = error.clone();
+        match command {
+            Command::Accept(_, reply) => drop(reply.send(Err(error))),
+            Command::Settle(lease, finished, reply) => drop(reply.send(Err(Unsettled { lease, finished, error }))),
+            Command::MarkClaimed(_, reply) | Command::Ping(reply) => drop(reply.send(Err(error))),
+            Command::Change(_, reply) => drop(reply.send(Err(error))),
+            Command::Expire(_, _, reply) => drop(reply.send(Err(error))),
+            Command::Forget(_, _, reply) => drop(reply.send(Err(error))),
+        }
+    }
+
+    /// Writes the tenants' feed if at least `least` notifications wait for it.
+    fn feed(&mut self, least: usize) {
+        let mut unfed = {
+            let memory = self.memory.lock();
+            if memory.unfed.len() < least {
+                return;
+            }
+            memory.unfed.clone()
+        };
+        unfed.sort_unstable();
+        match write::feed(&mut self.connection, &unfed) {
+            // Only the writer adds to it, so what was cloned is what stands there.
+            Ok(fed_through) => {
+                self.fed_through = self.fed_through.max(fed_through);
+                self.memory.lock().unfed.clear();
+            }
+            Err(error) => tracing::warn!(%error, "The lists' index could not be written; it is tried again"),
+        }
+    }
+
+    fn close(&mut self) {
+        self.feed(1);
+        let closed = self
+            .connection
+            .execute("INSERT OR REPLACE INTO meta (name, value) VALUES ('stopped_cleanly', 1)", [])
+            .and_then(|_| self.connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)"));
+        if let Err(error) = closed {
+            tracing::warn!(%error, "The store could not be closed cleanly; the next start recovers it");
+        }
+    }
+}
+
+fn is_of_the_disk(error: &rusqlite::Error) -> bool {
+    let code = error.sqlite_error_code();
+    matches!(code, Some(ErrorCode::DiskFull | ErrorCode::SystemIoFailure | ErrorCode::ReadOnly | ErrorCode::CannotOpen))
+}
+
+/// What a caller is told of an engine's error.
+pub(crate) fn store_error(error: &rusqlite::Error) -> StoreError {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => StoreError::Full,
+        _ => StoreError::Failed(error.to_string()),
+    }
+}

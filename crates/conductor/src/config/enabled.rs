@@ -1,0 +1,48 @@
+//! `plugins.json`: which plugins channels may use.
+
+use conductor_channels::Plugin;
+use serde_json::Value;
+
+use super::document::Document;
+use super::report::Report;
+use super::shape::{self, Shape, report_misfits};
+
+/// Reads the entries. Gives the enabled plugins in the order of the file.
+pub(super) fn read(
+    document: &Document<'_>,
+    entries: &[(String, &Value)],
+    shape: &Shape,
+    plugins: &'static [Plugin],
+    report: &mut Report,
+) -> Vec<Plugin> {
+    let mut seen: Vec<(&str, &str)> = Vec::new();
+    let mut enabled = Vec::new();
+    for (pointer, entry) in entries {
+        report_misfits(document, pointer, shape, entry, report);
+        let Some(name) = entry.get("name").and_then(Value::as_str) else { continue };
+        let is_enabled = entry.get("enabled").and_then(Value::as_bool).unwrap_or(true);
+        let place = format!("{pointer}/name");
+        let Some(plugin) = conductor_channels::plugin(plugins, name) else {
+            let names: Vec<&str> = plugins.iter().map(|plugin| plugin.kind).collect();
+            let fault = document.error(&place, format!("there is no plugin {}", document.show(&place)));
+            let fault = fault.expected(format!("one of {}", shape::list(&names)));
+            let fault = match shape::nearest(name, &names) {
+                Some(near) => fault.help(format!("did you mean `{near}`?")),
+                None => fault.help("remove the entry"),
+            };
+            report.add(if is_enabled { fault } else { fault.as_warning() });
+            continue;
+        };
+        if let Some((_, first)) = seen.iter().find(|(kind, _)| *kind == plugin.kind) {
+            let found = format!("the plugin `{}` stands twice in this file", plugin.kind);
+            let help = format!("keep one of the two; the other is in line {}", document.line(first));
+            report.add(document.error(&place, found).help(help));
+            continue;
+        }
+        seen.push((plugin.kind, pointer));
+        if is_enabled {
+            enabled.push(*plugin);
+        }
+    }
+    enabled
+}

@@ -1,0 +1,172 @@
+//! From the files and the environment to a [`Configuration`], or to everything that is wrong with them.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use conductor_channels::Plugin;
+use serde_json::Value;
+
+use super::channels::References;
+use super::document::{Document, FILE_MAX_BYTES, FileKind};
+use super::environment::Environment;
+use super::model::Configuration;
+use super::report::{Fault, Place, Position, Report};
+use super::shape::{Shape, unknown_member};
+use super::tenants::Tenants;
+use super::{channels, enabled, schema, tenants};
+
+const INIT_HELP: &str = "`conductor init` makes what is missing";
+
+/// Reads `tenants.json`, `channels.json` and `plugins.json` in `dir`, with the variables that they name. `plugins` is
+/// every plugin of this build.
+///
+/// Beside a good configuration stand the warnings.
+///
+/// # Errors
+///
+/// All errors and warnings of all three files and all variables at once.
+pub fn load(
+    dir: &Path,
+    environment: &Environment,
+    plugins: &'static [Plugin],
+) -> Result<(Configuration, Report), Report> {
+    let mut report = Report::new();
+    environment.faults().iter().for_each(|fault| report.add(fault.clone()));
+    let admin_key = tenants::admin_key(environment, &mut report);
+    let configuration = read_files(dir, &mut report).and_then(|texts| {
+        let [tenants, channels, plugin_file] = &texts;
+        let tenants = Entries::of(FileKind::Tenants, tenants.as_ref(), plugins, &mut report);
+        let plugin_file = Entries::of(FileKind::Plugins, plugin_file.as_ref(), plugins, &mut report);
+        let channels = Entries::of(FileKind::Channels, channels.as_ref(), plugins, &mut report);
+
+        let tenants = tenants.map(|file| {
+            let Entries { document, shape } = &file;
+            let entries = entries(document, &mut report);
+            tenants::read(document, &entries, shape, admin_key.as_ref(), environment, &mut report)
+        });
+        let enabled = plugin_file.map(|Entries { document, shape }| {
+            let entries = entries(&document, &mut report);
+            enabled::read(&document, &entries, &shape, plugins, &mut report)
+        });
+        let channels = channels.map(|Entries { document, shape }| {
+            let references = References {
+                tenants: tenants.as_ref().map(|tenants| &tenants.ids),
+                enabled: enabled.as_deref(),
+                plugins,
+            };
+            let entries = entries(&document, &mut report);
+            channels::read(&document, &entries, &shape, &references, environment, &mut report)
+        });
+        let Tenants { list: tenants, .. } = tenants?;
+        Some(Configuration { tenants, channels: channels?, plugins: enabled?, admin_key })
+    });
+    report.sort();
+    match configuration {
+        Some(configuration) if report.errors() == 0 => Ok((configuration, report)),
+        _ => Err(report),
+    }
+}
+
+/// A file's path and text.
+struct FileText {
+    path: PathBuf,
+    text: String,
+}
+
+/// Reads the texts of tenants, channels and plugins. Nothing where the directory itself is missing.
+fn read_files(dir: &Path, report: &mut Report) -> Option<[Option<FileText>; 3]> {
+    if !dir.is_dir() {
+        let what = if dir.exists() { "this is no directory" } else { "the directory does not exist" };
+        let fault = Fault::error(what).in_file(dir);
+        report.add(fault.expected("the directory with the configuration files").help(INIT_HELP));
+        return None;
+    }
+    let kinds = [FileKind::Tenants, FileKind::Channels, FileKind::Plugins];
+    Some(kinds.map(|kind| read_file(dir.join(kind.file_name()), report)))
+}
+
+fn read_file(path: PathBuf, report: &mut Report) -> Option<FileText> {
+    let mut bytes = Vec::new();
+    let read = std::fs::File::open(&path).and_then(|file| file.take(FILE_MAX_BYTES + 1).read_to_end(&mut bytes));
+    let fault = match read {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Fault::error("the file does not exist").in_file(&path).help(INIT_HELP)
+        }
+        Err(error) => Fault::error(format!("the file cannot be read: {error}"))
+            .in_file(&path)
+            .help("let the server's user read the file"),
+        Ok(length) if length as u64 > FILE_MAX_BYTES => Fault::error("the file is too large")
+            .in_file(&path)
+            .expected(format!("at most {} MiB", FILE_MAX_BYTES / (1024 * 1024))),
+        Ok(_) => match String::from_utf8(bytes) {
+            Ok(text) => return Some(FileText { path, text }),
+            Err(error) => {
+                let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+                let line = good.iter().filter(|byte| **byte == b'\n').count() + 1;
+                let start = good.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+                let column = String::from_utf8_lossy(&good[start..]).chars().count() + 1;
+                let position = Some(Position { line, column, source: None });
+                let fault = Fault::error("the file is not UTF-8").at(Place { file: path, position, pointer: None });
+                fault.help("save the file as UTF-8")
+            }
+        },
+    };
+    report.add(fault);
+    None
+}
+
+/// A file that is JSON, and the shape of its entries.
+struct Entries<'t> {
+    document: Document<'t>,
+    shape: Shape,
+}
+
+impl<'t> Entries<'t> {
+    fn of(kind: FileKind, file: Option<&'t FileText>, plugins: &'static [Plugin], report: &mut Report) -> Option<Self> {
+        let FileText { path, text } = file?;
+        let document = Document::parse(kind, path, text, plugins, report)?;
+        let entry = match kind {
+            FileKind::Tenants => schema::tenant(),
+            FileKind::Channels => schema::channel(),
+            FileKind::Plugins => schema::plugin(),
+        };
+        match Shape::new(schema::entry(entry)) {
+            Ok(shape) => Some(Self { document, shape }),
+            Err(reason) => {
+                report.add(Fault::error(format!("the schema of this file is bad: {reason}")).in_file(path));
+                None
+            }
+        }
+    }
+}
+
+/// The entries of either shape, each with its JSON pointer.
+fn entries<'d>(document: &'d Document<'_>, report: &mut Report) -> Vec<(String, &'d Value)> {
+    let member = document.kind().member();
+    let (pointer, list) = match document.value() {
+        Value::Object(object) => {
+            for name in object.keys().filter(|name| *name != member && *name != "$schema") {
+                report.add(unknown_member(document, "", name, &[member.to_owned()]));
+            }
+            match object.get(member) {
+                Some(list) => (format!("/{member}"), list),
+                None => {
+                    let fault = document.error("", format!("`{member}` is missing"));
+                    report.add(fault.expected(format!("{{ \"{member}\": [ … ] }} or the list alone")));
+                    return Vec::new();
+                }
+            }
+        }
+        list => (String::new(), list),
+    };
+    match list {
+        Value::Array(entries) => {
+            entries.iter().enumerate().map(|(index, entry)| (format!("{pointer}/{index}"), entry)).collect()
+        }
+        _ => {
+            let found = format!("found {}", document.show(&pointer));
+            report.add(document.error(&pointer, found).expected(format!("a list of {member}")));
+            Vec::new()
+        }
+    }
+}

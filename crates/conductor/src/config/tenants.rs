@@ -1,0 +1,272 @@
+//! `tenants.json`: who may use this server, and with which keys.
+
+use std::collections::{BTreeSet, HashMap};
+
+use conductor_core::signature::SigningKey;
+use conductor_core::{Secret, TenantId};
+use ring::digest::{SHA256, digest};
+use serde_json::Value;
+
+use super::document::Document;
+use super::environment::{Environment, Lookup};
+use super::model::{CallbackConfig, TenantConfig};
+use super::report::{Fault, Report};
+use super::shape::{Shape, report_misfits};
+use super::values::Reader;
+use super::variables::{self, NotHeld};
+use super::visible::is_variable_name;
+
+/// The variable that holds the operator's own key.
+pub const ADMIN_KEY_VARIABLE: &str = "CONDUCTOR_ADMIN_KEY";
+/// What the name of a tenant's second key's variable ends with.
+pub const NEXT_SUFFIX: &str = "_NEXT";
+/// The fewest characters of a key that is not called weak.
+pub const KEY_MIN_CHARS: usize = 32;
+/// The fewest different characters of a key that is not called weak.
+pub const KEY_MIN_DISTINCT: usize = 8;
+/// The most characters of a key: more do not fit into a request's header.
+pub(super) const KEY_MAX_CHARS: usize = 4096;
+
+const KEY_HELP: &str = "`openssl rand -hex 32` makes a good key";
+
+/// The tenants as far as they are right, and the ids of all that have one.
+#[derive(Default)]
+pub(super) struct Tenants {
+    pub(super) list: Vec<TenantConfig>,
+    pub(super) ids: HashMap<TenantId, String>,
+}
+
+/// Reads the entries.
+pub(super) fn read(
+    document: &Document<'_>,
+    entries: &[(String, &Value)],
+    shape: &Shape,
+    admin_key: Option<&Secret>,
+    environment: &Environment,
+    report: &mut Report,
+) -> Tenants {
+    let mut tenants = Tenants::default();
+    let mut keys = Keys { owners: HashMap::new(), admin_key };
+    for (pointer, entry) in entries {
+        report_misfits(document, pointer, shape, entry, report);
+        let id = entry.get("id").and_then(Value::as_str).and_then(|id| id.parse::<TenantId>().ok());
+        if let Some(id) = id
+            && let Some(first) = tenants.ids.insert(id, pointer.clone())
+        {
+            let found = format!("the id {id} belongs to another tenant already");
+            let help = format!("give one of the two another id; the other is in line {}", document.line(&first));
+            report.add(document.error(&format!("{pointer}/id"), found).expected("an id of its own").help(help));
+        }
+        let secrets = read_keys(document, pointer, entry, &mut keys, environment, report);
+        let mut reader = Reader { document, report };
+        let limits = entry.get("rateLimit").unwrap_or(&Value::Null);
+        let requests = reader.rate(limits, &format!("{pointer}/rateLimit"), "requests");
+        let callbacks = read_callbacks(&mut reader, pointer, entry, environment);
+        let text = |name: &str| entry.get(name).and_then(Value::as_str).map(str::to_owned);
+        if let (Some(id), Some(name), Some(key_variable)) = (id, text("name"), text("authKeyEnvVar")) {
+            tenants.list.push(TenantConfig {
+                id,
+                name,
+                key_variable,
+                keys: secrets,
+                weight: entry
+                    .get("weight")
+                    .and_then(Value::as_u64)
+                    .and_then(|weight| weight.try_into().ok())
+                    .unwrap_or(1),
+                requests,
+                queued: limits.get("queued").and_then(Value::as_u64),
+                callbacks,
+            });
+        }
+    }
+    tenants
+}
+
+/// Which tenant each key belongs to.
+struct Keys<'a> {
+    owners: HashMap<[u8; 32], (String, String)>,
+    admin_key: Option<&'a Secret>,
+}
+
+fn read_keys(
+    document: &Document<'_>,
+    pointer: &str,
+    entry: &Value,
+    keys: &mut Keys<'_>,
+    environment: &Environment,
+    report: &mut Report,
+) -> Vec<Secret> {
+    let Some(variable) = entry.get("authKeyEnvVar").and_then(Value::as_str).filter(|name| is_variable_name(name))
+    else {
+        return Vec::new();
+    };
+    let place = format!("{pointer}/authKeyEnvVar");
+    let tenant = entry.get("name").and_then(Value::as_str).unwrap_or("without a name");
+    let names = [variable.to_owned()];
+    let mut secrets = Vec::new();
+    match variables::find(&names, environment, document, &place, report) {
+        Ok(held) => secrets.push((held.name, held.value)),
+        Err(NotHeld::Missing) => {
+            let expected = format!("the API key of the tenant \"{tenant}\"; {KEY_HELP}");
+            report.add(variables::missing(&names, variable, &expected, environment, document, &place));
+        }
+        Err(NotHeld::Reported) => {}
+    }
+    // Most of the time there is no second key, so that an empty variable is none too.
+    if let Ok(held) = variables::find(&[format!("{variable}{NEXT_SUFFIX}")], environment, document, &place, report) {
+        secrets.push((held.name, held.value));
+    }
+    for (name, key) in &secrets {
+        report_key(document, &place, tenant, name, key, keys, report);
+    }
+    secrets.into_iter().map(|(_, key)| key).collect()
+}
+
+fn report_key(
+    document: &Document<'_>,
+    place: &str,
+    tenant: &str,
+    name: &str,
+    key: &Secret,
+    keys: &mut Keys<'_>,
+    report: &mut Report,
+) {
+    let shown = variables::shown(name);
+    if let Some(found) = unusable(key) {
+        report.add(document.error(place, format!("the key in {shown} {found}")).help(KEY_HELP));
+    } else if let Some(found) = weakness(key) {
+        let fault = document.error(place, format!("the key in {shown} is weak: it {found}")).as_warning();
+        report.add(fault.expected(STRONG).help(KEY_HELP));
+    }
+    if keys.admin_key == Some(key) {
+        let found = format!("the key in {shown} is the operator's own key, {ADMIN_KEY_VARIABLE}");
+        report.add(document.error(place, found).expected("a key of the tenant's own").help(KEY_HELP));
+    }
+    let owner = (place.to_owned(), tenant.to_owned());
+    if let Some((other, other_name)) = keys.owners.insert(hash(key), owner)
+        && other != place
+    {
+        let found = format!("the key in {shown} is the key of the tenant \"{other_name}\" too");
+        let help =
+            format!("give one of the two another key; the other is in line {}. {KEY_HELP}", document.line(&other));
+        report.add(document.error(place, found).expected("a key that names one tenant only").help(help));
+    }
+}
+
+/// Keys are compared by their hash, so that the table holds no copies of them.
+fn hash(key: &Secret) -> [u8; 32] {
+    let mut hash = [0; 32];
+    hash.copy_from_slice(digest(&SHA256, key.expose().as_bytes()).as_ref());
+    hash
+}
+
+const STRONG: &str = "at least 32 characters, drawn at random";
+
+/// Why no request could bring this key.
+fn unusable(key: &Secret) -> Option<&'static str> {
+    let key = key.expose();
+    if key.trim().is_empty() {
+        Some("is empty")
+    } else if key.trim() != key {
+        Some("begins or ends with white space, which no request can send")
+    } else if key.contains(|letter: char| letter.is_control() || !letter.is_ascii()) {
+        Some("has characters in it that no request can send")
+    } else if key.len() > KEY_MAX_CHARS {
+        Some("is too long to be sent with a request")
+    } else {
+        None
+    }
+}
+
+/// Why a key could be guessed. The text says nothing about the key that helps to guess it.
+fn weakness(key: &Secret) -> Option<String> {
+    let key = key.expose();
+    if key.chars().count() < KEY_MIN_CHARS {
+        Some(format!("has fewer than {KEY_MIN_CHARS} characters"))
+    } else if key.chars().collect::<BTreeSet<_>>().len() < KEY_MIN_DISTINCT {
+        Some(format!("has fewer than {KEY_MIN_DISTINCT} different characters"))
+    } else {
+        None
+    }
+}
+
+/// Finds the operator's key. An empty variable is none.
+pub(super) fn admin_key(environment: &Environment, report: &mut Report) -> Option<Secret> {
+    match environment.lookup(ADMIN_KEY_VARIABLE) {
+        Lookup::Found { value, file_is_ignored } => {
+            if file_is_ignored {
+                let fault = Fault::error(variables::both_are_set(ADMIN_KEY_VARIABLE)).as_warning();
+                report.add(fault.help("unset one of the two"));
+            }
+            if let Some(found) = unusable(&value) {
+                report.add(Fault::error(format!("the key in `{ADMIN_KEY_VARIABLE}` {found}")).help(KEY_HELP));
+            } else if let Some(found) = weakness(&value) {
+                let found = format!("the operator's key in `{ADMIN_KEY_VARIABLE}` is weak: it {found}");
+                report.add(Fault::error(found).as_warning().expected(STRONG).help(KEY_HELP));
+            }
+            Some(value)
+        }
+        Lookup::Unreadable { path, reason } => {
+            let found = variables::unreadable(ADMIN_KEY_VARIABLE, &path, &reason);
+            report.add(Fault::error(found).help(variables::UNREADABLE_HELP));
+            None
+        }
+        Lookup::Empty => {
+            let found = format!("`{ADMIN_KEY_VARIABLE}` is set, but empty; it counts as not set");
+            report.add(Fault::error(found).as_warning().help(KEY_HELP));
+            None
+        }
+        Lookup::Missing => None,
+    }
+}
+
+fn read_callbacks(
+    reader: &mut Reader<'_, '_>,
+    pointer: &str,
+    entry: &Value,
+    environment: &Environment,
+) -> Vec<CallbackConfig> {
+    let mut callbacks = Vec::new();
+    let entries = entry.get("callbacks").and_then(Value::as_array);
+    for (index, entry) in entries.into_iter().flatten().enumerate() {
+        let pointer = format!("{pointer}/callbacks/{index}");
+        let url = reader.address(entry, &pointer, "url", &["https", "http"]);
+        let secret = read_signing_secret(reader, &pointer, entry, environment);
+        let allow_networks = reader.networks(entry, &pointer, "allowNetworks");
+        let events = entry.get("events").and_then(Value::as_array);
+        let events = events.into_iter().flatten().filter_map(|event| event.as_str().map(str::to_owned)).collect();
+        if let (Some(url), Some(secret)) = (url, secret) {
+            callbacks.push(CallbackConfig { url, secret, events, allow_networks });
+        }
+    }
+    callbacks
+}
+
+fn read_signing_secret(
+    reader: &mut Reader<'_, '_>,
+    pointer: &str,
+    entry: &Value,
+    environment: &Environment,
+) -> Option<Secret> {
+    const EXPECTED: &str = "the secret that signs the callbacks: whsec_ and base64 of 24 to 64 bytes";
+    let variable = entry.get("secretEnvVar")?.as_str().filter(|name| is_variable_name(name))?;
+    let place = format!("{pointer}/secretEnvVar");
+    let (document, names) = (reader.document, [variable.to_owned()]);
+    match variables::find(&names, environment, document, &place, reader.report) {
+        Ok(held) => {
+            if let Err(error) = SigningKey::parse(&held.value) {
+                let found = format!("the secret in {} {error}", variables::shown(&held.name));
+                let help = "`echo whsec_$(openssl rand -base64 32)` makes a good one";
+                reader.report.add(document.error(&place, found).expected(EXPECTED).help(help));
+            }
+            return Some(held.value);
+        }
+        Err(NotHeld::Missing) => {
+            let fault = variables::missing(&names, variable, EXPECTED, environment, document, &place);
+            reader.report.add(fault);
+        }
+        Err(NotHeld::Reported) => {}
+    }
+    None
+}

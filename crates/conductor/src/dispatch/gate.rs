@@ -1,0 +1,306 @@
+//! Whether a channel may send now: concurrency, pace, pauses that the provider asked for, the circuit breaker, and
+//! the stop after refused credentials. Pure: the time is an argument.
+
+use std::time::Duration;
+
+use conductor_core::{Health, Rate, Scope, SendErrorKind, Timestamp};
+
+use crate::registry::flow::{Breaker, State};
+
+/// So many failures in a row open the breaker.
+const FAILURES_TO_OPEN: u32 = 10;
+/// How long it stays open at first; twice as long after each failed probe.
+const OPEN_FIRST: Duration = Duration::from_secs(1);
+/// And at the most.
+const OPEN_MAX: Duration = Duration::from_secs(60);
+
+/// What a gate says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Admission {
+    /// Go.
+    Now,
+    /// Not before this time.
+    At(Timestamp),
+    /// Not before an attempt under way has come back, or the configuration has changed.
+    Closed,
+}
+
+/// One channel's gate.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    max: u32,
+    rate: Option<Rate>,
+    under_way: u32,
+    /// Microseconds since 1970 at which the next send would be exactly on pace.
+    on_pace_at: i64,
+    paused_until: Option<Timestamp>,
+    stopped: bool,
+    failures: u32,
+    breaker: Breaker,
+    opened_until: Timestamp,
+    open_for: Duration,
+    probing: bool,
+    health: Health,
+    since: Timestamp,
+}
+
+impl Gate {
+    /// An open gate for so many attempts at once at such a pace.
+    pub(crate) fn new(max: u32, rate: Option<Rate>) -> Self {
+        Self {
+            max,
+            rate,
+            under_way: 0,
+            on_pace_at: 0,
+            paused_until: None,
+            stopped: false,
+            failures: 0,
+            breaker: Breaker::Closed,
+            opened_until: Timestamp::ZERO,
+            open_for: OPEN_FIRST,
+            probing: false,
+            health: Health::Unknown,
+            since: Timestamp::ZERO,
+        }
+    }
+
+    /// Whether an attempt may begin now.
+    pub(crate) fn admits(&mut self, now: Timestamp) -> Admission {
+        if self.stopped || self.under_way >= self.max {
+            return Admission::Closed;
+        }
+        if let Some(until) = self.paused_until {
+            if until > now {
+                return Admission::At(until);
+            }
+            self.paused_until = None;
+        }
+        match self.breaker {
+            Breaker::Closed => {}
+            Breaker::Open if self.opened_until > now => return Admission::At(self.opened_until),
+            Breaker::Open => self.breaker = Breaker::HalfOpen,
+            Breaker::HalfOpen => {}
+        }
+        if self.breaker == Breaker::HalfOpen && self.probing {
+            return Admission::Closed;
+        }
+        match self.next_on_pace(now) {
+            Some(at) if at > now => Admission::At(at),
+            _ => Admission::Now,
+        }
+    }
+
+    /// An attempt begins.
+    pub(crate) fn enter(&mut self, now: Timestamp) {
+        self.under_way += 1;
+        self.probing = self.breaker == Breaker::HalfOpen;
+        if let Some(rate) = self.rate {
+            self.on_pace_at = self.on_pace_at.max(micros(now)) + interval(rate);
+        }
+    }
+
+    /// A lease was not to be had after all: as if it had not begun.
+    pub(crate) fn withdraw(&mut self) {
+        self.under_way = self.under_way.saturating_sub(1);
+        self.probing = false;
+        if let Some(rate) = self.rate {
+            self.on_pace_at -= interval(rate);
+        }
+    }
+
+    /// An attempt came back. `reason` is what the provider said.
+    pub(crate) fn leave(
+        &mut self,
+        result: Result<(), SendErrorKind>,
+        reason: &str,
+        retry_at: Timestamp,
+        now: Timestamp,
+    ) {
+        self.under_way = self.under_way.saturating_sub(1);
+        let probed = std::mem::take(&mut self.probing);
+        match result {
+            // The provider answered: it works, whatever it thinks of this message.
+            Ok(()) | Err(SendErrorKind::Rejected | SendErrorKind::Permanent) => {
+                self.failures = 0;
+                self.breaker = Breaker::Closed;
+                self.open_for = OPEN_FIRST;
+                self.set_health(Health::Up, now);
+            }
+            Err(SendErrorKind::RateLimited { scope, .. }) => {
+                if scope == Scope::Channel {
+                    self.paused_until = self.paused_until.max(Some(retry_at));
+                }
+            }
+            Err(SendErrorKind::Unauthorized) => {
+                self.stopped = true;
+                self.set_health(Health::Down { reason: reason.to_owned() }, now);
+            }
+            Err(SendErrorKind::Retryable { .. } | SendErrorKind::Unknown) => {
+                self.failures = self.failures.saturating_add(1);
+                if self.breaker == Breaker::HalfOpen && probed {
+                    self.open_for = (self.open_for * 2).min(OPEN_MAX);
+                    self.open(now);
+                } else if self.breaker == Breaker::Closed && self.failures >= FAILURES_TO_OPEN {
+                    self.open(now);
+                }
+                if self.breaker != Breaker::Closed {
+                    self.set_health(Health::Down { reason: reason.to_owned() }, now);
+                }
+            }
+        }
+    }
+
+    /// What is worth showing.
+    pub(crate) fn state(&self) -> State {
+        State {
+            health: self.health.clone(),
+            since: self.since,
+            breaker: self.breaker,
+            paused_until: match self.breaker {
+                Breaker::Open => Some(self.opened_until).max(self.paused_until),
+                _ => self.paused_until,
+            },
+        }
+    }
+
+    /// Whether refused credentials have stopped it.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stopped
+    }
+
+    fn open(&mut self, now: Timestamp) {
+        self.breaker = Breaker::Open;
+        self.opened_until = now.plus(self.open_for);
+    }
+
+    fn set_health(&mut self, health: Health, now: Timestamp) {
+        if self.health != health {
+            self.health = health;
+            self.since = now;
+        }
+    }
+
+    /// When the next send is on pace: a send may be as far ahead of the steady pace as the burst allows.
+    fn next_on_pace(&self, now: Timestamp) -> Option<Timestamp> {
+        let rate = self.rate?;
+        let ahead = interval(rate) * i64::from(rate.burst.get() - 1);
+        let at = self.on_pace_at - ahead;
+        // Rounded up: a moment early is too early.
+        (at > micros(now)).then(|| Timestamp::from_millis((at + 999).div_euclid(1_000)))
+    }
+}
+
+fn micros(time: Timestamp) -> i64 {
+    time.millis().saturating_mul(1_000)
+}
+
+fn interval(rate: Rate) -> i64 {
+    i64::try_from(rate.interval().as_micros()).unwrap_or(i64::MAX / 2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::num::NonZeroU32;
+
+    const NOW: Timestamp = Timestamp::ZERO;
+    const RETRYABLE: Result<(), SendErrorKind> = Err(SendErrorKind::Retryable { retry_after: None });
+
+    fn at(millis: i64) -> Timestamp {
+        Timestamp::from_millis(millis)
+    }
+
+    #[test]
+    fn no_more_attempts_are_under_way_than_allowed() {
+        let mut gate = Gate::new(2, None);
+        gate.enter(NOW);
+        assert_eq!(gate.admits(NOW), Admission::Now);
+        gate.enter(NOW);
+        assert_eq!(gate.admits(NOW), Admission::Closed);
+        gate.leave(Ok(()), "", NOW, NOW);
+        assert_eq!(gate.admits(NOW), Admission::Now);
+    }
+
+    #[test]
+    fn a_rate_lets_a_burst_through_and_then_keeps_the_pace() {
+        let number = |n| NonZeroU32::new(n).unwrap();
+        let rate = Rate { limit: number(5), per: Duration::from_secs(1), burst: number(3) };
+        let mut gate = Gate::new(100, Some(rate));
+        let start = at(1_000_000);
+        let mut sent = Vec::new();
+        for millis in 0..2_000 {
+            let now = at(start.millis() + millis);
+            while gate.admits(now) == Admission::Now {
+                gate.enter(now);
+                sent.push(millis);
+            }
+        }
+        assert_eq!(sent[..3], [0, 0, 0]);
+        assert_eq!(sent.len(), 3 + 9, "{sent:?}");
+        assert!(sent[3..].windows(2).all(|pair| pair[1] - pair[0] >= 200), "{sent:?}");
+    }
+
+    #[test]
+    fn a_rate_limited_channel_waits_as_long_as_it_was_told() {
+        let mut gate = Gate::new(9, None);
+        gate.enter(NOW);
+        let limited = SendErrorKind::RateLimited { retry_after: Some(Duration::from_secs(7)), scope: Scope::Channel };
+        gate.leave(Err(limited), "slow down", at(7_000), NOW);
+        assert_eq!(gate.admits(at(6_999)), Admission::At(at(7_000)));
+        assert_eq!(gate.state().paused_until, Some(at(7_000)));
+        assert_eq!(gate.admits(at(7_000)), Admission::Now);
+    }
+
+    #[test]
+    fn a_rate_limited_lane_leaves_the_channel_open() {
+        let mut gate = Gate::new(9, None);
+        gate.enter(NOW);
+        let limited = SendErrorKind::RateLimited { retry_after: None, scope: Scope::Lane };
+        gate.leave(Err(limited), "slow down", at(7_000), NOW);
+        assert_eq!(gate.admits(NOW), Admission::Now);
+    }
+
+    #[test]
+    fn refused_credentials_stop_the_channel() {
+        let mut gate = Gate::new(9, None);
+        gate.enter(NOW);
+        gate.leave(Err(SendErrorKind::Unauthorized), "bad token", NOW, at(5));
+        assert_eq!(gate.admits(at(1_000_000)), Admission::Closed);
+        assert!(gate.is_stopped());
+        assert_eq!(gate.state().health, Health::Down { reason: "bad token".into() });
+    }
+
+    #[test]
+    fn the_breaker_opens_probes_and_closes() {
+        let mut gate = Gate::new(99, None);
+        for _ in 0..FAILURES_TO_OPEN {
+            assert_eq!(gate.admits(NOW), Admission::Now);
+            gate.enter(NOW);
+            gate.leave(RETRYABLE, "no answer", NOW, NOW);
+        }
+        assert_eq!(gate.admits(at(999)), Admission::At(at(1_000)));
+        assert_eq!(gate.state().breaker, Breaker::Open);
+        assert_eq!(gate.admits(at(1_000)), Admission::Now);
+        gate.enter(at(1_000));
+        assert_eq!(gate.state().breaker, Breaker::HalfOpen);
+        assert_eq!(gate.admits(at(1_000)), Admission::Closed, "one probe at a time");
+        gate.leave(RETRYABLE, "no answer", NOW, at(1_500));
+        assert_eq!(gate.admits(at(1_500)), Admission::At(at(3_500)), "twice as long after a failed probe");
+        assert_eq!(gate.admits(at(3_500)), Admission::Now);
+        gate.enter(at(3_500));
+        gate.leave(Ok(()), "", NOW, at(3_600));
+        assert_eq!(gate.state().breaker, Breaker::Closed);
+        assert_eq!(gate.state().health, Health::Up);
+        assert_eq!(gate.admits(at(3_600)), Admission::Now);
+    }
+
+    #[test]
+    fn a_refused_message_is_no_failure_of_the_provider() {
+        let mut gate = Gate::new(99, None);
+        for _ in 0..2 * FAILURES_TO_OPEN {
+            gate.enter(NOW);
+            gate.leave(Err(SendErrorKind::Permanent), "unknown user", NOW, NOW);
+        }
+        assert_eq!(gate.state().breaker, Breaker::Closed);
+    }
+}

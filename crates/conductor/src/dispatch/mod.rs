@@ -1,0 +1,282 @@
+//! The dispatcher: one loop that owns the schedule, and a task for each attempt under way.
+//!
+//! The schedule holds hints about what may be due; the store decides, by giving a lease or not.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use conductor_core::retry::{RATE_LIMIT_PAUSE, RETRY_AFTER_MAX};
+use conductor_core::store::{BATCH_MAX, Claim, Claimed, Lease, Queued};
+use conductor_core::{FailureReason, Scope, SendErrorKind, Settlement, Timestamp};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::app::App;
+use gate::Gate;
+use schedule::{Entry, Lane, Schedule};
+
+mod attempt;
+mod gate;
+mod report;
+mod schedule;
+
+/// The most attempts under way at once, over all channels.
+const UNDER_WAY_MAX: usize = 4_096;
+/// The most that is claimed in one go.
+const CLAIM_MAX: usize = 128;
+/// The most deliveries that the schedule holds; beyond it they stay in the store until there is room.
+const SCHEDULED_MAX: usize = 2_000_000;
+/// The loop looks at the clock at least so often: it may have been changed.
+const LOOK_AT_CLOCK: Duration = Duration::from_secs(1);
+/// How long the loop waits after the store failed.
+const STORE_PAUSE: Duration = Duration::from_millis(500);
+
+/// What an attempt's task tells the loop.
+enum Event {
+    /// The send has returned, or there was none: the gate may go on, and the lane unless it is kept.
+    Tried { entry: Entry, result: Option<Result<(), SendErrorKind>>, reason: String, at: Timestamp, keeps_lane: bool },
+    /// What became of it is written, or the store is closed: a kept lane may go on.
+    Settled { entry: Entry, next: Option<Queued>, keeps_lane: bool },
+}
+
+struct Dispatcher {
+    app: Arc<App>,
+    schedule: Schedule,
+    under_way: usize,
+    tracker: TaskTracker,
+    events: mpsc::UnboundedSender<Event>,
+}
+
+/// Delivers what is due until `stop`; then waits for nothing: the attempts under way are `tracker`'s.
+pub async fn run(app: Arc<App>, tracker: TaskTracker, stop: CancellationToken) {
+    // Bounded by the attempts under way: each sends two events.
+    let (events, mut received) = mpsc::unbounded_channel();
+    let mut dispatcher = Dispatcher { app, schedule: Schedule::default(), under_way: 0, tracker, events };
+    while !stop.is_cancelled() {
+        let busy = dispatcher.step().await;
+        while let Ok(event) = received.try_recv() {
+            dispatcher.handle(event);
+        }
+        if busy {
+            tokio::task::yield_now().await;
+            continue;
+        }
+        let app = Arc::clone(&dispatcher.app);
+        let wait = dispatcher.until_next_alarm();
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = app.store.arrived() => {}
+            () = tokio::time::sleep(wait) => {}
+            event = received.recv() => {
+                if let Some(event) = event {
+                    dispatcher.handle(event);
+                }
+            }
+        }
+    }
+}
+
+impl Dispatcher {
+    /// Takes in what has arrived and begins what may begin. Returns whether there may be more to do at once.
+    async fn step(&mut self) -> bool {
+        let took_in = if self.schedule.len() < SCHEDULED_MAX { self.take_in().await } else { 0 };
+        let now = self.app.clock.now();
+        self.schedule.ring(now);
+        let begun = self.begin(now).await;
+        took_in == BATCH_MAX || begun == CLAIM_MAX
+    }
+
+    fn until_next_alarm(&self) -> Duration {
+        let alarm = self.schedule.next_alarm().map(|at| at.since(self.app.clock.now()));
+        // A millisecond is what the clock tells apart; less would be a busy wait.
+        alarm.map_or(LOOK_AT_CLOCK, |wait| wait.clamp(Duration::from_millis(1), LOOK_AT_CLOCK))
+    }
+
+    async fn take_in(&mut self) -> usize {
+        match self.app.store.arrivals(BATCH_MAX).await {
+            Ok(arrived) => {
+                let now = self.app.clock.now();
+                for queued in &arrived {
+                    self.insert(queued, now);
+                }
+                arrived.len()
+            }
+            Err(error) => {
+                tracing::error!(%error, "What waits could not be read from the store; it is tried again");
+                tokio::time::sleep(STORE_PAUSE).await;
+                0
+            }
+        }
+    }
+
+    fn insert(&mut self, queued: &Queued, now: Timestamp) {
+        let registry = self.app.registry();
+        let describe = || {
+            let weight = registry.tenant(queued.tenant).map_or(1, |tenant| tenant.weight);
+            match registry.channel(queued.channel) {
+                Some(channel) => (Gate::new(channel.max_concurrency, channel.rate), channel.ordered, weight),
+                // A channel that is configured no more: its deliveries end, a few at a time.
+                None => (Gate::new(1, None), false, weight),
+            }
+        };
+        let place = self.schedule.channel_place(queued.tenant, queued.channel, describe);
+        self.schedule.insert(place, queued, now);
+    }
+
+    /// Claims what may go now and begins the attempts. Returns how many were picked.
+    async fn begin(&mut self, now: Timestamp) -> usize {
+        let room = UNDER_WAY_MAX.saturating_sub(self.under_way).min(CLAIM_MAX);
+        let mut picked = Vec::new();
+        while picked.len() < room
+            && let Some(entry) = self.schedule.pick(now)
+        {
+            picked.push(entry);
+        }
+        if picked.is_empty() {
+            return 0;
+        }
+        let claims: Vec<Claim> = picked.iter().map(|entry| Claim { key: entry.key, suspect: entry.suspect }).collect();
+        match self.app.store.claim(&claims, now).await {
+            Ok(claimed) => {
+                for (entry, claimed) in picked.iter().zip(claimed) {
+                    self.begin_one(*entry, claimed, now);
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, "Deliveries could not be claimed; it is tried again");
+                tokio::time::sleep(STORE_PAUSE).await;
+                for entry in picked.iter().rev() {
+                    self.schedule.channel(entry.channel()).gate.withdraw();
+                    self.schedule.put_back(*entry, now);
+                }
+            }
+        }
+        picked.len()
+    }
+
+    fn begin_one(&mut self, entry: Entry, claimed: Claimed, now: Timestamp) {
+        match claimed {
+            Claimed::Leased(lease) => {
+                self.under_way += 1;
+                let (app, events) = (Arc::clone(&self.app), self.events.clone());
+                self.tracker.spawn(attempt(app, entry, *lease, events));
+            }
+            Claimed::NotDue(queued) => {
+                self.insert(&queued, now);
+                self.give_back(entry, now);
+            }
+            Claimed::Gone => self.give_back(entry, now),
+        }
+    }
+
+    /// Nothing came of a pick.
+    fn give_back(&mut self, entry: Entry, now: Timestamp) {
+        self.schedule.channel(entry.channel()).gate.withdraw();
+        self.schedule.left(entry, Lane::Free, now);
+    }
+
+    fn handle(&mut self, event: Event) {
+        let now = self.app.clock.now();
+        match event {
+            Event::Tried { entry, result: None, keeps_lane, .. } => {
+                self.schedule.channel(entry.channel()).gate.withdraw();
+                if !keeps_lane {
+                    self.schedule.left(entry, Lane::Free, now);
+                }
+            }
+            Event::Tried { entry, result: Some(result), reason, at, keeps_lane } => {
+                let pause = pause_of(&result, at);
+                let place = entry.channel();
+                let gate = &mut self.schedule.channel(place).gate;
+                gate.leave(result, &reason, pause.unwrap_or(at), at);
+                let (state, stopped) = (gate.state(), gate.is_stopped());
+                self.tell(place, state, stopped);
+                if !keeps_lane {
+                    let of_lane = matches!(result, Err(SendErrorKind::RateLimited { scope: Scope::Lane, .. }));
+                    let lane = pause.filter(|_| of_lane).map_or(Lane::Free, Lane::FreeAt);
+                    self.schedule.left(entry, lane, now);
+                }
+            }
+            Event::Settled { entry, next, keeps_lane } => {
+                self.under_way -= 1;
+                if let Some(next) = next {
+                    self.insert(&next, now);
+                }
+                if keeps_lane {
+                    self.schedule.left(entry, Lane::Free, now);
+                }
+            }
+        }
+    }
+
+    /// Shows a channel's state, and logs when it changes for better or worse.
+    fn tell(&self, place: u32, state: crate::registry::flow::State, stopped: bool) {
+        let registry = self.app.registry();
+        let Some(channel) = registry.channel(self.schedule.channel_id(place)) else { return };
+        let before = channel.flow.state();
+        if before == state {
+            return;
+        }
+        if before.health != state.health {
+            report::health(channel, &before.health, &state.health, stopped);
+        }
+        channel.flow.update(|shown| *shown = state);
+    }
+}
+
+/// How long a rate-limited channel or lane is left alone.
+fn pause_of(result: &Result<(), SendErrorKind>, at: Timestamp) -> Option<Timestamp> {
+    match result {
+        Err(SendErrorKind::RateLimited { retry_after, .. }) => {
+            Some(at.plus(retry_after.unwrap_or(RATE_LIMIT_PAUSE).min(RETRY_AFTER_MAX)))
+        }
+        _ => None,
+    }
+}
+
+/// One attempt under way.
+async fn attempt(app: Arc<App>, entry: Entry, lease: Lease, events: mpsc::UnboundedSender<Event>) {
+    let registry = app.registry();
+    let now = app.clock.now();
+    let (id, tenant, accepted_at) = (lease.notification.id, lease.notification.tenant, lease.notification.accepted_at);
+    let skip = |keeps_lane| {
+        let _ = events.send(Event::Tried { entry, result: None, reason: String::new(), at: now, keeps_lane });
+        keeps_lane
+    };
+    let channel = registry.channel(lease.channel).filter(|channel| channel.tenant == tenant);
+    let kind = channel.map_or("removed", |channel| channel.kind);
+    let (finished, keeps_lane) = match channel {
+        None => (attempt::give_up(FailureReason::ChannelRemoved, now), skip(false)),
+        Some(channel) if now >= lease.expires_at => {
+            (attempt::give_up(FailureReason::Expired, now), skip(channel.ordered))
+        }
+        Some(channel) => {
+            let tried = attempt::send(&app, channel, &lease).await;
+            let at = app.clock.now();
+            let finished = attempt::conclude(channel, &lease, &tried, at, fastrand::f64());
+            report::attempt(channel, &lease, &tried, &finished);
+            let outcome = attempt::outcome(&tried);
+            app.metrics.attempted(tenant, channel.kind, outcome, tried.took);
+            // What was sent in order has left in order, whenever that is written down.
+            let keeps_lane = channel.ordered && tried.result.is_err();
+            let reason = tried.result.as_ref().err().map(|error| error.message.clone()).unwrap_or_default();
+            let result = Some(tried.result.map(drop).map_err(|error| error.kind));
+            let _ = events.send(Event::Tried { entry, result, reason, at, keeps_lane });
+            (finished, keeps_lane)
+        }
+    };
+    let settlement = finished.settlement;
+    let settled = attempt::settle(&app, lease, finished).await;
+    if let Some(settled) = settled {
+        match settlement {
+            Settlement::Sent => app.metrics.sent(tenant, kind, app.clock.now().since(accepted_at)),
+            Settlement::Failed(reason) => app.metrics.failed(tenant, kind, reason),
+            Settlement::RetryAt { .. } | Settlement::Hold => {}
+        }
+        if settled.next.is_none() {
+            app.outcomes.tell(id, settled.status);
+        }
+    }
+    let _ = events.send(Event::Settled { entry, next: settled.and_then(|settled| settled.next), keeps_lane });
+}

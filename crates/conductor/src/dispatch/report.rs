@@ -1,0 +1,52 @@
+//! What the log tells of deliveries and channels. Never a body, a target or a secret.
+
+use conductor_core::store::{Finished, Lease};
+use conductor_core::{Health, Settlement};
+
+use super::attempt::{Tried, outcome};
+use crate::registry::LiveChannel;
+
+/// The one line that tells of an attempt.
+pub(super) fn attempt(channel: &LiveChannel, lease: &Lease, tried: &Tried, finished: &Finished) {
+    let duration_ms = u64::try_from(tried.took.as_millis()).unwrap_or(u64::MAX);
+    let Err(error) = &tried.result else {
+        tracing::info!(
+            notification.id = %lease.notification.id, delivery.id = %lease.key.id(), tenant.id = %channel.tenant,
+            channel.name = %channel.name, channel.kind = channel.kind, attempt = lease.attempt, duration_ms,
+            "Notification sent",
+        );
+        return;
+    };
+    let follows = match finished.settlement {
+        Settlement::RetryAt { due, .. } => format!("tried again at {due}"),
+        Settlement::Hold => "held for a person".to_owned(),
+        Settlement::Failed(reason) => format!("given up: {reason}"),
+        Settlement::Sent => "sent".to_owned(),
+    };
+    tracing::warn!(
+        notification.id = %lease.notification.id, delivery.id = %lease.key.id(), tenant.id = %channel.tenant,
+        channel.name = %channel.name, channel.kind = channel.kind, attempt = lease.attempt, duration_ms,
+        outcome = %outcome(tried), code = error.code.as_deref(), detail = %error.message, follows,
+        "Notification not sent",
+    );
+}
+
+/// A channel has become better or worse.
+pub(super) fn health(channel: &LiveChannel, before: &Health, now: &Health, stopped: bool) {
+    match (before, now) {
+        (_, Health::Down { reason }) if stopped => tracing::error!(
+            channel.id = %channel.id, channel.name = %channel.name, channel.kind = channel.kind, reason,
+            "The provider refuses this channel: it is stopped. Its deliveries wait until the configuration is mended \
+             and the server is started again",
+        ),
+        (_, Health::Down { reason }) => tracing::warn!(
+            channel.id = %channel.id, channel.name = %channel.name, channel.kind = channel.kind, reason,
+            "The channel is down: attempts pause, and one at a time probes it",
+        ),
+        (Health::Down { .. }, _) => tracing::info!(
+            channel.id = %channel.id, channel.name = %channel.name, channel.kind = channel.kind,
+            "The channel is up again",
+        ),
+        _ => {}
+    }
+}

@@ -1,0 +1,65 @@
+//! What is to be done from time to time: ending what has expired, forgetting old idempotency keys.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use conductor_core::store::{BATCH_MAX, IDEMPOTENCY_KEPT};
+use conductor_core::{FailureReason, Status, StoreError};
+use tokio_util::sync::CancellationToken;
+
+use crate::app::App;
+
+/// Expired deliveries are looked for so often. The look reads all that waits, so it is taken at most a fiftieth of the
+/// time.
+const EXPIRY_EVERY: Duration = Duration::from_secs(1);
+const EXPIRY_SHARE: u32 = 50;
+/// Old idempotency keys are looked for so often.
+const FORGET_EVERY: Duration = Duration::from_secs(10 * 60);
+
+/// Tidies up until `stop`.
+pub async fn run(app: Arc<App>, stop: CancellationToken) {
+    let mut forgot = Instant::now();
+    let mut pause = EXPIRY_EVERY;
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(pause) => {}
+        }
+        let began = Instant::now();
+        if let Err(error) = expire(&app).await {
+            tracing::warn!(%error, "Expired notifications could not be ended; it is tried again");
+        }
+        pause = EXPIRY_EVERY.max(began.elapsed() * EXPIRY_SHARE);
+        if forgot.elapsed() >= FORGET_EVERY {
+            forgot = Instant::now();
+            if let Err(error) = forget(&app).await {
+                tracing::warn!(%error, "Old idempotency keys could not be forgotten; it is tried again");
+            }
+        }
+    }
+}
+
+async fn expire(app: &App) -> Result<(), StoreError> {
+    loop {
+        let ended = app.store.expire(app.clock.now()).await?;
+        let registry = app.registry();
+        for expired in &ended {
+            let kind = registry.channel(expired.channel).map_or("removed", |channel| channel.kind);
+            app.metrics.failed(expired.tenant, kind, FailureReason::Expired);
+            app.outcomes.tell(expired.key.notification, Status::Expired);
+            tracing::warn!(
+                notification.id = %expired.key.notification, delivery.id = %expired.key.id(),
+                tenant.id = %expired.tenant, "Notification expired before it could be sent",
+            );
+        }
+        if ended.len() < BATCH_MAX {
+            return Ok(());
+        }
+    }
+}
+
+async fn forget(app: &App) -> Result<(), StoreError> {
+    let before = app.clock.now().minus(IDEMPOTENCY_KEPT);
+    while app.store.forget_idempotency(before).await? == BATCH_MAX {}
+    Ok(())
+}

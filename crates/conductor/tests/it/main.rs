@@ -1,0 +1,8 @@
+//! Every test that needs the whole program, in one binary: it links once.
+
+mod docs;
+mod examples;
+mod packaging;
+mod repository;
+mod support;
+mod tidy;
