@@ -1,11 +1,18 @@
 //! `GET /channels` and `POST /receipts/{channelId}`.
 
-use axum::Json;
+use std::collections::HashMap;
+use std::sync::Arc;
 
+use axum::Json;
+use axum::extract::State;
+use conductor_core::{ChannelId, Timestamp};
+
+use crate::api::Api;
 use crate::api::answers::{ChannelItem, ChannelPage};
 use crate::api::caller::Caller;
 use crate::api::document::{CallerRefusal, ReceiptRefusal};
 use crate::api::error::{ApiError, ErrorKind};
+use crate::registry::LiveChannel;
 
 /// List the channels
 ///
@@ -21,8 +28,14 @@ use crate::api::error::{ApiError, ErrorKind};
     ),
     security(("tenantKey" = []))
 )]
-pub(crate) async fn list(caller: Caller) -> Json<ChannelPage> {
-    Json(ChannelPage { data: caller.tenant.channels.iter().map(|channel| ChannelItem::from(&**channel)).collect() })
+pub(crate) async fn list(State(api): State<Arc<Api>>, caller: Caller) -> Result<Json<ChannelPage>, ApiError> {
+    let tenant = &caller.tenant;
+    let ids: Vec<ChannelId> = tenant.channels.iter().map(|channel| channel.id).collect();
+    let oldest: HashMap<ChannelId, Timestamp> = api.app.store.oldest(tenant.id, &ids).await?.into_iter().collect();
+    let item = |channel: &Arc<LiveChannel>| {
+        ChannelItem::new(channel, api.app.store.waiting(channel.id), oldest.get(&channel.id).copied())
+    };
+    Ok(Json(ChannelPage { data: tenant.channels.iter().map(item).collect() }))
 }
 
 /// Take a provider's receipt
