@@ -1,4 +1,5 @@
 //! What the system tests share: a real server on a free port, and a scripted provider.
 
+pub(crate) mod client;
 pub(crate) mod provider;
 pub(crate) mod server;
