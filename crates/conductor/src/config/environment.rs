@@ -179,7 +179,7 @@ impl Environment {
             match item {
                 Ok((name, value)) => layer.insert(name, Secret::new(value)),
                 Err(dotenvy::Error::LineParse(entry, _)) => {
-                    let after = entry.trim_end_matches('\n').matches('\n').count();
+                    let after = entry.strip_suffix('\n').unwrap_or(&entry).matches('\n').count();
                     let line = lines.get().saturating_sub(after).max(1);
                     // The line itself is not shown: what it holds may be a secret.
                     let position = Position { line, column: 1, source: None };
