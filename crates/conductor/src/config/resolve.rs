@@ -12,7 +12,7 @@ use super::report::{Fault, Report};
 use super::schema;
 use super::shape::{MisfitKind, Shape, misfit_fault, unknown_member};
 use super::variables::{self, NotHeld};
-use super::visible::is_variable_name;
+use super::visible::{is_plain_name, is_variable_name};
 
 /// The plugins' schemas, made ready once for all channels.
 #[derive(Default)]
@@ -141,8 +141,8 @@ impl Resolver<'_, '_> {
         let fault = fault.expected("no secret in this file, so that it can be committed and shown");
         let file = self.environment.data_file();
         fault.help(match variable {
-            Some(variable) if super::visible::is_plain_name(&variable) => format!(
-                "remove it here, and add the line `{variable}=…` to {}. If the file was ever shared, change the secret",
+            Some(variable) if is_plain_name(&variable) => format!(
+                "remove it here, add the line `{variable}=…` to {}, and change the secret if the file was ever shared",
                 file.display()
             ),
             _ => format!("remove it here, put it into a variable, and name that in `env`: {{ \"{name}\": \"…\" }}"),

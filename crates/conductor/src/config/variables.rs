@@ -65,8 +65,7 @@ pub(super) fn unreadable(name: &str, path: &std::path::Path, reason: &str) -> St
     format!("{variable} names the file {}, which cannot be read: {reason}", path.display())
 }
 
-/// The fault that none of these variables holds what is expected. The last one is the best to set, unless the first
-/// was named by the file.
+/// The fault that none of these variables holds what is expected. `best` is the one that is proposed.
 pub(super) fn missing(
     names: &[String],
     best: &str,

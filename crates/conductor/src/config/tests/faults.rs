@@ -277,9 +277,8 @@ fn a_channel_refers_to_a_tenant_and_an_enabled_plugin() {
 fn channels_have_ids_of_their_own() {
     let c = "channels.json";
     let pair = |first: &str, second: &str| {
-        Files::good().channels(&format!(
-            "[{{\"tenantId\": \"{TENANT}\", \"channelType\": \"log\"{first}}},\n{{\"tenantId\": \"{TENANT}\", \"channelType\": \"log\"{second}}}]"
-        ))
+        let log = format!(r#""tenantId": "{TENANT}", "channelType": "log""#);
+        Files::good().channels(&format!("[{{{log}{first}}},\n{{{log}{second}}}]"))
     };
     pair("", r#", "channelName": "two""#).accepted();
     only(&pair("", ""), c, "/1", &["have the name \"log\" and no `channelId`", "another `channelName`", "line 1"]);
@@ -400,7 +399,15 @@ fn a_report_reads_like_this() {
     ));
     let path = files.path("channels.json").display().to_string();
     let expected = format!(
-        "error: no tenant has the id \"{OTHER}\"\n  --> {path}:3:17 (/channels/0/tenantId)\n     |\n   3 |   {{ \"tenantId\": \"{OTHER}\", \"channelType\": \"log\" }},\n     |                 {}\n  expected: the id of a tenant of tenants.json\n  help: did you mean `{TENANT}`?\n\n1 error",
+        r#"error: no tenant has the id "{OTHER}"
+  --> {path}:3:17 (/channels/0/tenantId)
+     |
+   3 |   {{ "tenantId": "{OTHER}", "channelType": "log" }},
+     |                 {}
+  expected: the id of a tenant of tenants.json
+  help: did you mean `{TENANT}`?
+
+1 error"#,
         "^".repeat(38)
     );
     assert_eq!(files.refused().to_string(), expected);

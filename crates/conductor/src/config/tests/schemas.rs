@@ -35,7 +35,8 @@ fn good() -> Vec<(&'static str, Value)> {
         "channelId": OTHER, "channelName": "alerts", "tenantId": TENANT, "channelType": "parrot-bot",
         "providerIdEnvVar": "A", "providerSecretEnvVar": "A", "env": { "token": "A" },
         "options": {
-            "baseUrl": "https://a.example/api", "allowNetworks": ["10.0.0.0/8"], "timeout": "500ms", "maxConcurrency": 1,
+            "baseUrl": "https://a.example/api", "allowNetworks": ["10.0.0.0/8"], "timeout": "500ms",
+            "maxConcurrency": 1,
             "rate": { "limit": 1 }, "expiresAfter": "7d", "ordered": true, "onUnknown": "hold", "allowMentions": false,
             "loud": true, "mood": "merry", "port": 80, "channelId": "c"
         }

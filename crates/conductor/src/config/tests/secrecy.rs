@@ -106,7 +106,9 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 6, ..ProptestConfig::default() })]
 
     #[test]
-    fn no_report_repeats_a_secret_whatever_it_looks_like(secret in "[A-Za-z0-9:._~+/=-]{0,40}hunter2[A-Za-z0-9:._~+/=-]{12,40}") {
+    fn no_report_repeats_a_secret_whatever_it_looks_like(
+        secret in "[A-Za-z0-9:._~+/=-]{0,40}hunter2[A-Za-z0-9:._~+/=-]{12,40}",
+    ) {
         for files in leaky_files(&secret) {
             prop_assert!(!report_of(&files).contains("hunter2"), "{}", report_of(&files));
         }
