@@ -81,10 +81,9 @@ pub(super) fn missing(
         .collect();
     let looked_for: Vec<String> =
         names.iter().flat_map(|name| [shown(name), shown(&format!("{name}{FILE_SUFFIX}"))]).collect();
-    let found = match (names, empty.is_empty()) {
-        (_, false) => format!("the variable {}", empty.join("; ")),
-        ([name], true) => format!("the variable {} is not set", shown(name)),
-        (_, true) => "no variable holds it".to_owned(),
+    let found = match empty.first() {
+        Some(empty) => format!("the variable {empty}"),
+        None => format!("the variable {} is not set", shown(best)),
     };
     let file = environment.data_file();
     let help = if is_plain_name(best) {

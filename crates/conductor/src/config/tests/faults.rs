@@ -250,7 +250,12 @@ fn faults_of_plugins_are_told_with_their_place() {
     only(&files(r#"[{"name": "log", "enabled": "yes"}]"#), p, "/0/enabled", &["found \"yes\"", "true or false"]);
     only(&files(r#"[{"name": "log", "options": []}]"#), p, "/0/options", &["found a list", "an object"]);
     only(&files(r#"[{"enabled": true}]"#), p, "/0", &["`name` is missing"]);
-    warned(&files(r#"[{"name": "smoke-signal", "enabled": false}]"#), &["there is no plugin"]);
+    only(
+        &files(r#"[{"name": "smoke", "enabled": false}]"#),
+        p,
+        "/0/name",
+        &["no plugin \"smoke\"", "remove the entry"],
+    );
 }
 
 #[test]
