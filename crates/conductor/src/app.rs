@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use conductor_channels::Plugin;
 use conductor_core::{Clock, Store};
+use tokio_util::sync::CancellationToken;
 
 use crate::ids::IdGenerator;
 use crate::outcomes::Outcomes;
@@ -25,6 +26,8 @@ pub struct App {
     pub metrics: Metrics,
     /// Every plugin that this build has.
     pub plugins: &'static [Plugin],
+    /// Cancelled when the server begins to stop.
+    pub stop: CancellationToken,
     registry: ArcSwap<Registry>,
 }
 
@@ -36,6 +39,7 @@ impl App {
         ids: IdGenerator,
         plugins: &'static [Plugin],
         registry: Registry,
+        stop: CancellationToken,
     ) -> Self {
         Self {
             store,
@@ -44,6 +48,7 @@ impl App {
             outcomes: Outcomes::default(),
             metrics: Metrics::new(),
             plugins,
+            stop,
             registry: ArcSwap::from_pointee(registry),
         }
     }

@@ -115,6 +115,22 @@ impl Environment {
         Self { layers: vec![layer], working_dir: ".".into(), data_dir: "data".into(), faults: Vec::new() }
     }
 
+    /// Adds variables that count only where nothing else sets them: for a change that is tried before it is made.
+    #[must_use]
+    pub fn with_defaults(mut self, pairs: impl IntoIterator<Item = (String, Secret)>) -> Self {
+        let mut layer = Layer::default();
+        for (name, value) in pairs {
+            layer.insert(name, value);
+        }
+        self.layers.push(layer);
+        self
+    }
+
+    /// Whether the process itself sets the variable, so that no `.env` file can change it.
+    pub fn is_set_by_process(&self, name: &str) -> bool {
+        self.layers.first().is_some_and(|process| process.get(name).is_some())
+    }
+
     /// What is wrong with the `.env` files.
     pub fn faults(&self) -> &[Fault] {
         &self.faults

@@ -2,13 +2,16 @@
 
 mod channels;
 mod document;
+pub mod edit;
 mod enabled;
 pub mod environment;
+pub mod first_run;
 mod load;
 pub mod model;
 pub mod report;
 mod resolve;
 pub mod schema;
+pub mod settings;
 mod shape;
 mod tenants;
 #[cfg(test)]

@@ -186,7 +186,7 @@ impl Gate {
         let ahead = interval(rate) * i64::from(rate.burst.get() - 1);
         let at = self.on_pace_at - ahead;
         // Rounded up: a moment early is too early.
-        (at > micros(now)).then(|| Timestamp::from_millis(at.div_euclid(1_000) + 1))
+        (at > micros(now)).then(|| Timestamp::from_millis((at + 999).div_euclid(1_000)))
     }
 }
 

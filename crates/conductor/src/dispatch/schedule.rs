@@ -388,3 +388,7 @@ impl ChannelQueue {
 fn place_of(index: usize) -> u32 {
     u32::try_from(index).expect("there are fewer than four thousand million channels")
 }
+
+#[cfg(test)]
+#[path = "schedule_tests.rs"]
+mod tests;

@@ -4,4 +4,5 @@ mod docs;
 mod examples;
 mod packaging;
 mod repository;
+mod support;
 mod tidy;

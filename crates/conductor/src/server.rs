@@ -1,0 +1,148 @@
+//! The running server: everything wired together, and taken apart again.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use conductor_channels::Plugin;
+use conductor_channels::http::HttpClients;
+use conductor_core::{Clock, Store};
+use conductor_store::{OpenError, SqliteStore};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::app::App;
+use crate::config::Configuration;
+use crate::ids::IdGenerator;
+use crate::registry::Registry;
+use crate::{api, dispatch, janitor};
+
+mod listen;
+
+/// How long a stop lets attempts under way and open requests end.
+pub const STOP_GRACE: Duration = Duration::from_secs(30);
+/// How long a stop lets each channel shut down.
+const SHUTDOWN_MAX: Duration = Duration::from_secs(5);
+
+/// What a server is started with.
+pub struct Options {
+    /// The valid configuration.
+    pub configuration: Configuration,
+    /// Where the store lies.
+    pub data_dir: PathBuf,
+    /// The public port, bound already, so that a taken port is found out before anything is begun.
+    pub listener: std::net::TcpListener,
+    /// The operator's own port for metrics, bound already.
+    pub metrics_listener: Option<std::net::TcpListener>,
+    /// Every plugin of this build.
+    pub plugins: &'static [Plugin],
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// Why a server did not start. Nothing is left half-started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    /// A channel cannot be made.
+    #[error("{0:#}")]
+    Channel(anyhow::Error),
+    /// A listener cannot be used.
+    #[error("the listening socket cannot be used: {0}")]
+    Listener(#[from] std::io::Error),
+}
+
+/// A server that serves.
+pub struct Server {
+    app: Arc<App>,
+    address: SocketAddr,
+    metrics_address: Option<SocketAddr>,
+    /// Stops the dispatcher, the janitor and the listeners.
+    stop: CancellationToken,
+    /// The loops and the attempts under way.
+    work: TaskTracker,
+    /// The listeners and their connections.
+    connections: TaskTracker,
+}
+
+impl Server {
+    /// Opens the store, makes the channels and begins to serve.
+    pub async fn start(options: Options) -> Result<Self, StartError> {
+        let Options { configuration, data_dir, listener, metrics_listener, plugins, clock } = options;
+        let listener = into_async(listener)?;
+        let metrics_listener = metrics_listener.map(into_async).transpose()?;
+        let address = listener.local_addr()?;
+        let metrics_address = metrics_listener.as_ref().map(TcpListener::local_addr).transpose()?;
+        let store = SqliteStore::open(&data_dir, Arc::clone(&clock))?;
+        let ids = IdGenerator::after(store.latest());
+        let registry = Registry::build(configuration, &HttpClients::new(), &clock).await;
+        let registry = match registry {
+            Ok(registry) => registry,
+            Err(error) => {
+                store.close().await;
+                return Err(StartError::Channel(error));
+            }
+        };
+        let stop = CancellationToken::new();
+        let app = Arc::new(App::new(Arc::new(store), clock, ids, plugins, registry, stop.clone()));
+        let (work, connections) = (TaskTracker::new(), TaskTracker::new());
+        work.spawn(dispatch::run(Arc::clone(&app), work.clone(), stop.clone()));
+        work.spawn(janitor::run(Arc::clone(&app), stop.clone()));
+        connections.spawn(listen::run(listener, api::router(Arc::clone(&app)), connections.clone(), stop.clone()));
+        if let Some(listener) = metrics_listener {
+            let router = api::metrics_router(Arc::clone(&app));
+            connections.spawn(listen::run(listener, router, connections.clone(), stop.clone()));
+        }
+        Ok(Self { app, address, metrics_address, stop, work, connections })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where it tells its metrics, if that is a listener of its own.
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics_address
+    }
+
+    /// What its parts share.
+    pub fn app(&self) -> &Arc<App> {
+        &self.app
+    }
+
+    /// Stops: refuses new requests, lets what is under way end for at most [`STOP_GRACE`], shuts the channels down and
+    /// closes the store. What has not ended stays there for the next start.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        self.work.close();
+        self.connections.close();
+        let ended = tokio::time::timeout(STOP_GRACE, async {
+            self.connections.wait().await;
+            self.work.wait().await;
+        });
+        if ended.await.is_err() {
+            tracing::warn!(
+                attempts = self.work.len(),
+                connections = self.connections.len(),
+                "Not everything ended in time; what is still under way is done again after the next start",
+            );
+        }
+        let registry = self.app.registry();
+        for channel in registry.channels() {
+            if tokio::time::timeout(SHUTDOWN_MAX, channel.channel.shutdown()).await.is_err() {
+                tracing::warn!(channel.id = %channel.id, channel.name = %channel.name, "The channel did not shut down");
+            }
+        }
+        self.app.store.close().await;
+    }
+}
+
+fn into_async(listener: std::net::TcpListener) -> std::io::Result<TcpListener> {
+    listener.set_nonblocking(true)?;
+    TcpListener::from_std(listener)
+}

@@ -1,0 +1,4 @@
+//! What the system tests share: a real server on a free port, and a scripted provider.
+
+pub(crate) mod provider;
+pub(crate) mod server;

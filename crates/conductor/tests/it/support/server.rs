@@ -1,0 +1,122 @@
+//! A real server on a free port with a configuration of its own in a temporary directory.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::sync::Arc;
+
+use conductor::clock::SystemClock;
+use conductor::config::environment::Environment;
+use conductor::server::{Options, Server};
+use conductor_channels::PLUGINS;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// The first tenant's id and key.
+pub(crate) const TENANT_A: &str = "01943c2a-7c3e-7000-8000-00000000000a";
+pub(crate) const KEY_A: &str = "a-test-key-of-the-first-tenant-0123456789abcdef";
+/// The second tenant's.
+pub(crate) const TENANT_B: &str = "01943c2a-7c3e-7000-8000-00000000000b";
+pub(crate) const KEY_B: &str = "b-test-key-of-the-second-tenant-0123456789abcde";
+/// The operator's key.
+pub(crate) const ADMIN_KEY: &str = "the-operators-test-key-0123456789abcdef-0123456";
+/// The secret with which the webhook channels of both tenants sign.
+pub(crate) const WEBHOOK_SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+
+/// What a test's server is configured with. Both tenants have a `log` channel; [`World::webhook`] adds others.
+#[derive(Debug, Clone)]
+pub(crate) struct World {
+    pub(crate) tenants: Value,
+    pub(crate) channels: Vec<Value>,
+    pub(crate) plugins: Value,
+    pub(crate) variables: Vec<(String, String)>,
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let tenant = |id, name, key| json!({ "id": id, "name": name, "authKeyEnvVar": key });
+        let log = |tenant, name| json!({ "tenantId": tenant, "channelType": "log", "channelName": name });
+        let variables = [("KEY_A", KEY_A), ("KEY_B", KEY_B), ("CONDUCTOR_ADMIN_KEY", ADMIN_KEY)];
+        Self {
+            tenants: json!([tenant(TENANT_A, "Tenant A", "KEY_A"), tenant(TENANT_B, "Tenant B", "KEY_B")]),
+            channels: vec![log(TENANT_A, "log a"), log(TENANT_B, "log b")],
+            plugins: json!([{ "name": "log" }, { "name": "webhook" }, { "name": "discord" }]),
+            variables: variables.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+        }
+    }
+
+    /// Adds a webhook channel that posts to `url` and may reach this machine. `options` are added to its options.
+    pub(crate) fn webhook(mut self, tenant: &str, name: &str, url: &str, options: &Value) -> Self {
+        let (address, secret) = (format!("URL_{}", self.channels.len()), format!("SECRET_{}", self.channels.len()));
+        let mut all = json!({ "allowNetworks": ["127.0.0.0/8"] });
+        for (name, value) in options.as_object().into_iter().flatten() {
+            all[name] = value.clone();
+        }
+        self.channels.push(json!({
+            "tenantId": tenant, "channelType": "webhook", "channelName": name,
+            "providerIdEnvVar": address, "providerSecretEnvVar": secret, "options": all,
+        }));
+        self.variables.push((address, url.to_owned()));
+        self.variables.push((secret, WEBHOOK_SECRET.to_owned()));
+        self
+    }
+
+    /// Starts a server on a directory of its own.
+    pub(crate) async fn start(self) -> TestServer {
+        let directory = TempDir::new().expect("a temporary directory");
+        self.start_in(directory).await
+    }
+
+    /// Starts a server on a directory that an earlier one has left.
+    pub(crate) async fn start_in(self, directory: TempDir) -> TestServer {
+        let config = directory.path().join("config");
+        self.write(&config);
+        let environment = Environment::from_pairs(self.variables.clone());
+        let loaded = conductor::config::load(&config, &environment, PLUGINS);
+        let (configuration, _) = loaded.unwrap_or_else(|report| panic!("{report}"));
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let options = Options {
+            configuration,
+            data_dir: directory.path().to_owned(),
+            listener,
+            metrics_listener: Some(TcpListener::bind("127.0.0.1:0").expect("a free port")),
+            plugins: PLUGINS,
+            clock: Arc::new(SystemClock),
+        };
+        let server = Server::start(options).await.unwrap_or_else(|error| panic!("{error}"));
+        TestServer { server, directory }
+    }
+
+    /// Writes the three files.
+    pub(crate) fn write(&self, config: &Path) {
+        std::fs::create_dir_all(config).expect("a directory");
+        let channels = Value::from(self.channels.clone());
+        let files = [("tenants", &self.tenants), ("channels", &channels), ("plugins", &self.plugins)];
+        for (name, value) in files {
+            let text = serde_json::to_string_pretty(value).expect("JSON");
+            std::fs::write(config.join(format!("{name}.json")), text).expect("a file");
+        }
+    }
+}
+
+/// A server that a test has started.
+pub(crate) struct TestServer {
+    pub(crate) server: Server,
+    directory: TempDir,
+}
+
+impl TestServer {
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.server.address()
+    }
+
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address())
+    }
+
+    /// Stops it as SIGTERM would. The directory is for the next one.
+    pub(crate) async fn stop(self) -> TempDir {
+        self.server.stop().await;
+        self.directory
+    }
+}
