@@ -1,26 +1,150 @@
 //! `conductor serve`
 
+use std::io::{ErrorKind, Write};
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::sync::Arc;
+
 use clap::Args;
+use conductor_store::OpenError;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Ended, Failure, Session, start};
 use crate::config::settings::Settings;
+use crate::server::{Options, Server, StartError};
+use crate::telemetry::logs;
 
 const HELP: &str = "\
 Example:
   conductor serve
   PORT=8080 DATA_DIR=/var/lib/conductor conductor serve
 
-Makes what is missing of the configuration, checks it, and takes notifications until SIGTERM or SIGINT.
-If it fails, it says what to mend, and nothing has been started.";
+Makes what is missing of the configuration, checks it, and takes notifications until SIGTERM or SIGINT; a second
+signal ends it at once. If it fails, it says what to mend, and nothing has been started.";
 
 /// Takes nothing beyond the process settings.
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
 pub struct Arguments {}
 
-pub(super) fn run(_: &Arguments, settings: &Settings, session: &mut Session<'_>) -> Result<Ended, Failure> {
-    let first = start::make_missing(settings, session)?;
-    write!(session.out, "{}", start::banner(&first, settings, &settings.local_url(settings.port)))?;
-    start::load(settings, session)?;
-    Err(Failure::Failed("this build has no server".to_owned()))
+pub(super) fn run(_: &Arguments, settings: Settings, session: &mut Session<'_>) -> Result<Ended, Failure> {
+    logs::install(&settings.logs.filter, settings.logs.format, Arc::clone(&session.clock));
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::Failed(format!("the runtime cannot be started: {error}")))?;
+    let ended = runtime.block_on(serve(settings, session));
+    // A thread that hangs in a read or a name look-up must not hold up the end.
+    runtime.shutdown_background();
+    ended
+}
+
+async fn serve(settings: Settings, session: &mut Session<'_>) -> Result<Ended, Failure> {
+    // The port first: where it is taken, nothing must have been made.
+    let listener = listen(&settings.host, settings.port)?;
+    let port = listener.local_addr().map_or(settings.port, |address| address.port());
+    let metrics_listener = settings.metrics_addr.map(listen_for_metrics).transpose()?;
+    let first = start::make_missing(&settings, session)?;
+    let url = settings.local_url(port);
+    let banner = start::banner(&first, &settings, &url);
+    let server = match begin(&settings, session, listener, metrics_listener).await {
+        Ok(server) => server,
+        Err(failure) => {
+            // The key is shown this once, also when something else is wrong.
+            write!(session.out, "{banner}")?;
+            return Err(failure);
+        }
+    };
+    writeln!(session.out, "{banner}Conductor {} serves on {url}", env!("CARGO_PKG_VERSION"))?;
+    if let Some(address) = server.metrics_address() {
+        writeln!(session.out, "Metrics are on http://{address}/metrics")?;
+    }
+    session.out.flush()?;
+    tracing::info!(address = %server.address(), version = env!("CARGO_PKG_VERSION"), "Conductor serves");
+    wait_and_stop(server).await
+}
+
+async fn begin(
+    settings: &Settings,
+    session: &mut Session<'_>,
+    listener: TcpListener,
+    metrics_listener: Option<TcpListener>,
+) -> Result<Server, Failure> {
+    let configuration = start::load(settings, session)?;
+    if configuration.admin_key.is_none() {
+        tracing::warn!("CONDUCTOR_ADMIN_KEY is not set: everybody who reaches this server may read /metrics");
+    }
+    let options = Options {
+        configuration,
+        data_dir: settings.data_dir.clone(),
+        listener,
+        metrics_listener,
+        plugins: session.plugins,
+        clock: Arc::clone(&session.clock),
+    };
+    Server::start(options).await.map_err(|error| not_started(&error, settings))
+}
+
+/// Serves until a signal comes.
+async fn wait_and_stop(server: Server) -> Result<Ended, Failure> {
+    let failed = |error| Failure::Failed(format!("signals cannot be waited for: {error}"));
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("Stopping: what is under way may end, the rest stays in the store; a second signal ends it at once");
+    tokio::select! {
+        () = server.stop() => {
+            tracing::info!("Stopped");
+            Ok(Ended::Well)
+        }
+        _ = terminate.recv() => Ok(force()),
+        _ = interrupt.recv() => Ok(force()),
+    }
+}
+
+fn force() -> Ended {
+    tracing::warn!("Forced to stop: what was under way is done again after the next start");
+    Ended::Badly
+}
+
+fn listen(host: &str, port: u16) -> Result<TcpListener, Failure> {
+    let refused = |error: &std::io::Error| match error.kind() {
+        ErrorKind::AddrInUse => Failure::Refused(format!(
+            "port {port} on {host} is taken by another program\n\
+             help: stop that program, or choose another port: PORT={} conductor",
+            port.checked_add(1).unwrap_or(3333)
+        )),
+        ErrorKind::PermissionDenied => Failure::Refused(format!(
+            "port {port} on {host} is not allowed to this user\n\
+             help: choose a port from 1024 on: PORT=3333 conductor"
+        )),
+        _ => Failure::Refused(format!(
+            "{host}:{port} cannot be listened on: {error}\n\
+             help: HOST has to be an address of this machine; 0.0.0.0 means all of them"
+        )),
+    };
+    let addresses: Vec<SocketAddr> = (host, port).to_socket_addrs().map_err(|error| refused(&error))?.collect();
+    TcpListener::bind(&addresses[..]).map_err(|error| refused(&error))
+}
+
+fn listen_for_metrics(address: SocketAddr) -> Result<TcpListener, Failure> {
+    TcpListener::bind(address).map_err(|error| {
+        Failure::Refused(format!(
+            "{address}, the address of METRICS_ADDR, cannot be listened on: {error}\n\
+             help: choose a free port of this machine, such as METRICS_ADDR=127.0.0.1:9333"
+        ))
+    })
+}
+
+/// Why the server did not start, with the mend.
+fn not_started(error: &StartError, settings: &Settings) -> Failure {
+    let help = match error {
+        StartError::Store(OpenError::Locked(_)) => "stop the other one, or give this one a folder of its own: DATA_DIR",
+        StartError::Store(OpenError::Io(..)) => "the folder has to be one that this user may write; DATA_DIR names it",
+        StartError::Store(_) => "put the last backup in its place, or move the file away to begin with an empty store",
+        StartError::Channel(_) => "mend the channel's settings; `conductor channel test` tries one",
+        StartError::Listener(_) => "try again",
+    };
+    let data = settings.data_dir.display();
+    Failure::Refused(format!("the server cannot start: {error}\nhelp: {help} (the data folder is {data})"))
 }
