@@ -35,7 +35,8 @@ const LAYERS: &[&[&str]] = &[
     &["cli"],
 ];
 /// What may be imported though it is in the same layer.
-const ALSO: &[(&str, &str)] = &[("telemetry", "clock"), ("config", "clock"), ("config", "ids"), ("config", "telemetry")];
+const ALSO: &[(&str, &str)] =
+    &[("telemetry", "clock"), ("config", "clock"), ("config", "ids"), ("config", "telemetry")];
 /// What may not be imported though it is in a layer below: strangers meet in the store and in `app`.
 const STRANGERS: &[(&str, &str)] = &[("api", "dispatch"), ("api", "janitor")];
 
