@@ -56,7 +56,7 @@ impl Subject {
         self.plugin.initialize(self.values(), context).await.expect("the contract's settings are valid")
     }
 
-    /// A channel that speaks to `provider`, with a time limit of half a second.
+    /// A channel that speaks to `provider`, with a time limit of a second.
     pub(crate) async fn channel_to(&self, provider: &Provider) -> Arc<dyn Channel> {
         self.channel(context(&HttpClients::new(), Some(provider.url()))).await
     }
@@ -86,7 +86,7 @@ pub(crate) fn context(http: &HttpClients, base_url: Option<Url>) -> ChannelConte
         channel: ChannelId::new(Uuid::from_u128(0xc1)),
         channel_name: "alerts".into(),
         base_url,
-        timeout: Duration::from_millis(500),
+        timeout: Duration::from_secs(1),
         allow_mentions: false,
         http: http.client(&loopback()),
         clock: Arc::new(ManualClock::at(now())),

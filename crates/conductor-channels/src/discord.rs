@@ -143,8 +143,7 @@ impl Channel for Discord {
         let request = Request::post(url).timeout(self.context.request_timeout()).json(&self.body(message, &content));
         let response = self.ask(request).await?;
         if response.status.is_success() {
-            let id = response.json().get("id").and_then(Value::as_str).map(str::to_owned);
-            return Ok(Receipt { provider_id: id });
+            return taken(&response);
         }
         Err(answer::error(&response, channel == self.channel, self.token.expose(), self.context.clock.now()))
     }
@@ -190,6 +189,17 @@ impl Discord {
             .header(USER_AGENT, HeaderValue::from_static(AGENT));
         Ok(self.context.http.send(request).await?)
     }
+}
+
+/// What a success says: the message's id. A page of text instead of JSON is not from Discord but from something
+/// before it, so it is no proof that there is a message.
+fn taken(response: &Response) -> Result<Receipt, SendError> {
+    let body = response.json();
+    if body.is_null() && response.complete && !response.body.is_empty() {
+        let text = "the answer was a success but none of Discord's: is baseUrl right, does a proxy stand between?";
+        return Err(SendError::new(SendErrorKind::Unknown, text).with_code(response.status.as_str()));
+    }
+    Ok(Receipt { provider_id: body.get("id").and_then(Value::as_str).map(str::to_owned) })
 }
 
 fn too_long(length: usize) -> String {

@@ -14,7 +14,7 @@ use rustls_platform_verifier::BuilderVerifierExt as _;
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, timeout_at};
 
-pub use answer::{Response, classify, retry_after, tidy, wait, words};
+pub use answer::{Response, WORDS_MAX, classify, retry_after, tidy, wait, words};
 pub use error::HttpError;
 pub use guard::{Lookup, Refusal, SystemLookup};
 pub use request::{Request, below, check_url, place};

@@ -96,7 +96,7 @@ fn escape_code(letter: char, into: &mut String) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::contract::{captured, context, message};
+    use crate::contract::{captured, context, faults, message, plugin};
     use crate::http::HttpClients;
 
     async fn logged(message: &Message) -> String {
@@ -114,6 +114,13 @@ mod tests {
         for part in [" INFO ", "conductor::plugin::log", "Cellar: the pump is off", "Acme", "alerts", "normal"] {
             assert!(logs.contains(part), "{part}: {logs}");
         }
+    }
+
+    #[test]
+    fn there_is_nothing_to_set() {
+        assert_eq!(plugin("log").schema()["additionalProperties"], false);
+        assert!(faults(plugin("log"), serde_json::json!({})).is_empty());
+        assert_eq!(faults(plugin("log"), serde_json::json!({ "colour": "red" })).len(), 1);
     }
 
     #[tokio::test]

@@ -1,7 +1,7 @@
 //! Numbered SQL files, each applied once, forward only, all that are missing in one transaction.
 
 use ring::digest::{SHA256, digest};
-use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior};
 
 /// Marks a file as Conductor's: "CNDR".
 const APPLICATION_ID: i32 = 0x434e_4452;
@@ -12,8 +12,8 @@ const MIGRATIONS: &[&str] = &[include_str!("../migrations/sqlite/0001_init.sql")
 /// Why the store's tables could not be brought up to date.
 #[derive(Debug, thiserror::Error)]
 pub enum MigrateError {
-    /// The file belongs to another program.
-    #[error("the file is a database, but not one of Conductor's")]
+    /// The file belongs to another program, or is no database at all.
+    #[error("the file is no store of Conductor's: move it away, or name another data directory")]
     Foreign,
     /// The file was written by a newer version.
     #[error("the store has version {found}; this program knows versions up to {known}: use the newer program")]
@@ -31,14 +31,23 @@ pub enum MigrateError {
     Engine(#[from] rusqlite::Error),
 }
 
-/// Applies the migrations that are missing.
+/// Refuses a file that is not Conductor's. Only reads, so that such a file stays as it is.
+pub(crate) fn refuse_foreign(connection: &Connection) -> Result<(), MigrateError> {
+    let read = |sql| connection.query_row(sql, [], |row| row.get::<_, i64>(0));
+    let foreign = read("PRAGMA application_id").and_then(|application| {
+        Ok(application != i64::from(APPLICATION_ID) && read("SELECT count(*) FROM sqlite_schema")? > 0)
+    });
+    match foreign {
+        Ok(false) => Ok(()),
+        Ok(true) => Err(MigrateError::Foreign),
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::NotADatabase) => Err(MigrateError::Foreign),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Applies the migrations that are missing to a file that is new or Conductor's.
 pub(crate) fn migrate(connection: &mut Connection) -> Result<(), MigrateError> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let application: i32 = transaction.query_row("PRAGMA application_id", [], |row| row.get(0))?;
-    let tables: i64 = transaction.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
-    if application != APPLICATION_ID && tables > 0 {
-        return Err(MigrateError::Foreign);
-    }
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
     transaction.execute_batch(
         "CREATE TABLE IF NOT EXISTS migration (number INTEGER NOT NULL PRIMARY KEY, checksum BLOB NOT NULL) STRICT",
@@ -74,7 +83,9 @@ mod tests {
     #[test]
     fn a_store_is_migrated_once_and_refused_when_it_is_newer_changed_or_foreign() {
         let mut connection = Connection::open_in_memory().unwrap();
+        refuse_foreign(&connection).unwrap();
         migrate(&mut connection).unwrap();
+        refuse_foreign(&connection).unwrap();
         migrate(&mut connection).unwrap();
         connection.execute("INSERT INTO migration VALUES (2, x'00')", []).unwrap();
         assert!(matches!(migrate(&mut connection), Err(MigrateError::Newer { found: 2, known: 1 })));
@@ -82,8 +93,8 @@ mod tests {
             .execute_batch("DELETE FROM migration WHERE number = 2; UPDATE migration SET checksum = x'00'")
             .unwrap();
         assert!(matches!(migrate(&mut connection), Err(MigrateError::Changed(1))));
-        let mut other = Connection::open_in_memory().unwrap();
+        let other = Connection::open_in_memory().unwrap();
         other.execute_batch("CREATE TABLE theirs (x)").unwrap();
-        assert!(matches!(migrate(&mut other), Err(MigrateError::Foreign)));
+        assert!(matches!(refuse_foreign(&other), Err(MigrateError::Foreign)));
     }
 }

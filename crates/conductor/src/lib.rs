@@ -1,5 +1,7 @@
 //! Conductor, the server: configuration, API, dispatcher and command line. `ARCHITECTURE.md` says who may import whom.
 
+pub mod accept;
+pub mod api;
 pub mod app;
 pub mod cli;
 pub mod clock;

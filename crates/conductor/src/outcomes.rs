@@ -38,9 +38,11 @@ impl Outcomes {
 impl Wait<'_> {
     /// Returns the status that was told. Never returns if none is: put a time limit around it.
     pub async fn outcome(&mut self) -> Status {
-        match self.receiver.wait_for(Option::is_some).await {
-            Ok(told) => told.unwrap_or(Status::Queued),
-            Err(_) => std::future::pending().await,
+        // The guard that `wait_for` gives must not live across another wait.
+        let told = self.receiver.wait_for(Option::is_some).await.ok().and_then(|told| *told);
+        match told {
+            Some(status) => status,
+            None => std::future::pending().await,
         }
     }
 }

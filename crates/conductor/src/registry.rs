@@ -12,8 +12,10 @@ use ring::digest::{SHA256, digest};
 
 use crate::config::{ChannelConfig, Configuration, TenantConfig};
 use crate::registry::flow::Flow;
+use crate::registry::limit::RequestLimit;
 
 pub mod flow;
+pub mod limit;
 
 /// Tenants, keys and channels.
 pub struct Registry {
@@ -35,7 +37,7 @@ pub struct Tenant {
     /// Its share when tenants take turns.
     pub weight: u32,
     /// How often it may ask.
-    pub requests: Option<Rate>,
+    pub requests: Option<RequestLimit>,
     /// The most notifications that may wait.
     pub queued: Option<u64>,
     /// Its channels in the order of the configuration.
@@ -97,6 +99,7 @@ impl Registry {
         let TenantConfig { id, name, keys, weight, requests, queued, .. } = config;
         self.keys.extend(keys.iter().map(|key| (hash(key.expose()), id)));
         self.channels.extend(channels.iter().map(|channel| (channel.id, Arc::clone(channel))));
+        let requests = requests.map(RequestLimit::new);
         self.tenants.insert(id, Arc::new(Tenant { id, name, weight, requests, queued, channels }));
     }
 

@@ -143,7 +143,7 @@ pub(crate) async fn nothing_shows_a_secret(subject: &Subject) {
     let mut said = String::new();
     let mut answers: Vec<Answer> = [200, 302, 400, 401, 403, 404, 410, 413, 429, 500, 503]
         .into_iter()
-        .flat_map(|status| [Answer::Echo { status }, Answer::status(status)])
+        .flat_map(|status| [Answer::Echo { status }, Answer::EchoJson { status }, Answer::status(status)])
         .collect();
     answers.extend([Answer::Hang, Answer::Close, Answer::Slam, Answer::BreakOff { status: 500 }]);
     for answer in answers {
@@ -163,6 +163,7 @@ pub(crate) async fn nothing_shows_a_secret(subject: &Subject) {
     said.push_str(&format!("{:?}\n", subject.channel(refused).await.send(&message("hello")).await));
     drop(guard);
     let logs = logs.text();
+    assert!(said.contains("***") && !logs.is_empty(), "nothing was repeated, so nothing was tried");
     for secret in subject.secrets {
         assert!(!said.contains(secret), "{secret} stands in an error: {said}");
         assert!(!logs.contains(secret), "{secret} stands in the log: {logs}");

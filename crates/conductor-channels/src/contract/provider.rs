@@ -20,6 +20,8 @@ pub(crate) enum Answer {
     Reply { status: u16, headers: Vec<(&'static str, String)>, body: String },
     /// Answers with the whole request as the body, as chatty servers do.
     Echo { status: u16 },
+    /// Answers with the whole request as the message of an error in JSON.
+    EchoJson { status: u16 },
     /// Answers with that many bytes of `x`.
     Huge { status: u16, bytes: usize },
     /// Answers with a head that promises more than comes, a byte now and then.
@@ -164,6 +166,11 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, state: &State) 
         match answer.unwrap_or(Answer::Close) {
             Answer::Reply { status, headers, body } => write(&mut stream, status, &headers, body.as_bytes()).await?,
             Answer::Echo { status } => write(&mut stream, status, &[], seen.text.as_bytes()).await?,
+            Answer::EchoJson { status } => {
+                let body =
+                    serde_json::json!({ "message": seen.text, "errors": { "_errors": [{ "message": seen.text }] } });
+                write(&mut stream, status, &[], body.to_string().as_bytes()).await?;
+            }
             Answer::Huge { status, bytes } => write(&mut stream, status, &[], &vec![b'x'; bytes]).await?,
             Answer::Trickle { status } => {
                 head(&mut stream, status, &[], 1_000_000).await?;

@@ -213,6 +213,12 @@ fn codes(text: &str) -> Vec<u64> {
 }
 
 #[tokio::test]
+async fn a_page_that_is_not_from_discord_is_no_proof_of_a_message() {
+    let page = Answer::Reply { status: 200, headers: Vec::new(), body: "<html>Please log in</html>".into() };
+    assert_eq!(refusal(&message("hello"), page).await.kind, SendErrorKind::Unknown);
+}
+
+#[tokio::test]
 async fn health_asks_who_the_bot_is() {
     let provider = Provider::answering([Answer::json(200, &json!({ "id": "1" }))]).await;
     assert_eq!(subject().channel_to(&provider).await.health_check().await, Health::Up);

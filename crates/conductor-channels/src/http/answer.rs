@@ -10,7 +10,7 @@ use http::{HeaderMap, StatusCode};
 use serde_json::Value;
 
 /// The most of an answer's words that goes into an error, in characters.
-const WORDS_MAX: usize = 300;
+pub const WORDS_MAX: usize = 300;
 
 /// A provider's answer. Its body is cut at [`super::BODY_MAX`].
 #[derive(Clone)]

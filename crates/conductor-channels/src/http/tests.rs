@@ -186,12 +186,12 @@ async fn a_request_that_was_not_written_is_told_from_one_without_an_answer() {
     let client = HttpClients::new().client(&loopback());
     for (answer, expected) in [(Answer::Hang, SendErrorKind::Unknown), (Answer::Close, SendErrorKind::Unknown)] {
         let provider = Provider::answering([answer]).await;
-        let request = post(provider.url().as_str()).timeout(Duration::from_millis(300));
+        let request = post(provider.url().as_str()).timeout(Duration::from_secs(1));
         assert_eq!(client.send(request).await.unwrap_err().kind(), expected);
     }
     // A listener whose queue of connections nobody takes: TLS waits for a hello that never comes.
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let request = post(&format!("https://{}/", silent.local_addr().unwrap())).timeout(Duration::from_millis(300));
+    let request = post(&format!("https://{}/", silent.local_addr().unwrap())).timeout(Duration::from_secs(1));
     let error = client.send(request).await.unwrap_err();
     assert!(matches!(error, HttpError::NotWritten { .. }), "{error:?}");
     assert_eq!(error.kind(), SendErrorKind::Retryable { retry_after: None });
@@ -199,11 +199,16 @@ async fn a_request_that_was_not_written_is_told_from_one_without_an_answer() {
 
 /// A server for `name` whose certificate comes from an authority of its own; and that authority, as PEM.
 async fn tls_provider(name: &str) -> (Provider, String) {
+    let (acceptor, authority) = tls(name, b"http/1.1");
+    (Provider::with_tls([Answer::status(200)], acceptor).await, authority.pem())
+}
+
+fn tls(name: &str, protocol: &[u8]) -> (TlsAcceptor, rcgen::Certificate) {
     use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
     let authority_key = KeyPair::generate().unwrap();
     let mut authority = CertificateParams::new(Vec::<String>::new()).unwrap();
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let pem = authority.self_signed(&authority_key).unwrap().pem();
+    let root = authority.self_signed(&authority_key).unwrap();
     let issuer = Issuer::new(authority, authority_key);
     let key = KeyPair::generate().unwrap();
     let certificate = CertificateParams::new(vec![name.to_owned()]).unwrap().signed_by(&key, &issuer).unwrap();
@@ -215,8 +220,8 @@ async fn tls_provider(name: &str) -> (Provider, String) {
         .with_no_client_auth()
         .with_single_cert(chain, PrivateKeyDer::try_from(key.serialize_der()).unwrap())
         .unwrap();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    (Provider::with_tls([Answer::status(200)], TlsAcceptor::from(Arc::new(config))).await, pem)
+    config.alpn_protocols = vec![protocol.to_vec()];
+    (TlsAcceptor::from(Arc::new(config)), root)
 }
 
 /// Names the port to the child that [`an_authority_in_ssl_cert_file_is_trusted_and_no_other`] starts.
@@ -263,4 +268,34 @@ async fn a_certificate_that_nobody_vouches_for_is_a_failed_connection() {
     assert_eq!(error.kind(), SendErrorKind::Retryable { retry_after: None });
     assert!(error.to_string().contains("SSL_CERT_FILE"), "{error}");
     assert!(provider.seen().is_empty());
+}
+
+#[tokio::test]
+async fn http2_is_spoken_where_the_server_offers_it() {
+    use hyper::body::Incoming;
+    use hyper_util::rt::{TokioExecutor, TokioIo};
+    let (acceptor, authority) = tls("good.example", b"h2");
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let mut server = tokio::task::JoinSet::new();
+    server.spawn(async move {
+        let stream = acceptor.accept(listener.accept().await.unwrap().0).await.unwrap();
+        let echo = hyper::service::service_fn(|request: hyper::Request<Incoming>| async move {
+            let length = request.headers()["content-length"].clone();
+            let body = request.into_body().collect().await?.to_bytes();
+            Ok::<_, hyper::Error>(hyper::Response::builder().header("x-length", length).body(Full::new(body)).unwrap())
+        });
+        let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+        builder.serve_connection(TokioIo::new(stream), echo).await.unwrap();
+    });
+    let clients = HttpClients::with_lookup(Names::new(&[("good.example", &["127.0.0.1"])]));
+    let mut roots = RootCertStore::empty();
+    roots.add(authority.der().clone()).unwrap();
+    let config = tls_builder().unwrap().with_root_certificates(roots).with_no_client_auth();
+    clients.0.tls.set(with_protocols(config)).unwrap();
+    let body = "x".repeat(20_000);
+    let request = post(&format!("https://good.example:{port}/")).json_bytes(body.clone());
+    let answer = clients.client(&loopback()).send(request).await.unwrap();
+    assert_eq!((answer.status.as_u16(), &answer.body[..]), (200, body.as_bytes()));
+    assert_eq!(answer.headers["x-length"], "20000");
 }

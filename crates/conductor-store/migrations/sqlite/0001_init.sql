@@ -99,7 +99,7 @@ CREATE TABLE feed (
 
 CREATE TABLE meta (
     name  TEXT NOT NULL PRIMARY KEY,
-    value BLOB
+    value ANY
 ) STRICT, WITHOUT ROWID;
 
 -- For people with a shell: sqlite3 conductor.db 'SELECT * FROM deliveries ORDER BY accepted_at DESC LIMIT 20'

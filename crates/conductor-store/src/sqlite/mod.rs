@@ -16,7 +16,7 @@ use conductor_core::{ChannelId, Clock, DeliveryKey, Notification, NotificationId
 use rusqlite::{Connection, OptionalExtension};
 use tokio::sync::{Notify, Semaphore, oneshot};
 
-use crate::migrate::{MigrateError, migrate};
+use crate::migrate::{MigrateError, migrate, refuse_foreign};
 use memory::Memory;
 use read::{PageRequest, Readers};
 use write::{Change, ChangeKind, Waiting};
@@ -82,8 +82,11 @@ impl SqliteStore {
         let path = directory.join(FILE);
         keep_private(&path).map_err(|error| OpenError::Io(path.clone(), error))?;
         let engine = |error| OpenError::Engine(path.clone(), error);
-        let mut connection = connect(&path).map_err(engine)?;
-        migrate(&mut connection).map_err(|error| OpenError::Migrate(path.clone(), error))?;
+        let migrated = |error| OpenError::Migrate(path.clone(), error);
+        let mut connection = Connection::open(&path).map_err(engine)?;
+        refuse_foreign(&connection).map_err(migrated)?;
+        configure(&connection).map_err(engine)?;
+        migrate(&mut connection).map_err(migrated)?;
         let unclean = recover(&mut connection, clock.now()).map_err(engine)?;
         let memory = Arc::new(Memory::default());
         let sql = "SELECT value FROM meta WHERE name = 'feed_mark'";
@@ -146,15 +149,13 @@ fn keep_private(path: &Path) -> std::io::Result<()> {
     options.open(path).map(drop)
 }
 
-fn connect(path: &Path) -> rusqlite::Result<Connection> {
-    let connection = Connection::open(path)?;
+fn configure(connection: &Connection) -> rusqlite::Result<()> {
     connection.set_prepared_statement_cache_capacity(64);
     connection.execute_batch(
         "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 1000; \
          PRAGMA cache_size = -8000; PRAGMA temp_store = MEMORY; PRAGMA journal_size_limit = 67108864; \
          PRAGMA busy_timeout = 5000",
-    )?;
-    Ok(connection)
+    )
 }
 
 /// Finds out how the last process ended. Attempts that it took with it are written down, so that a message which kills

@@ -1,0 +1,39 @@
+//! `GET /channels` and `POST /receipts/{channelId}`.
+
+use axum::Json;
+
+use crate::api::answers::{ChannelItem, ChannelPage};
+use crate::api::caller::Caller;
+use crate::api::document::{CallerRefusal, ReceiptRefusal};
+use crate::api::error::{ApiError, ErrorKind};
+
+/// List the channels
+///
+/// The tenant's channels with their health and what waits in them.
+#[utoipa::path(
+    get, path = "/channels", tag = "Channels", operation_id = "listChannels",
+    responses(
+        (status = 200, description = "The channels.", body = ChannelPage,
+            example = json!({ "data": [{ "channelId": "01943c2a-7c3e-7000-8000-0000000000c1", "channelName": "alerts",
+                "channelType": "discord", "health": { "status": "up", "reason": null, "since": "2024-01-15T10:30:00.000Z" },
+                "breaker": "closed", "pausedUntil": null, "queued": 0, "oldestQueuedAt": null }] })),
+        CallerRefusal
+    ),
+    security(("tenantKey" = []))
+)]
+pub(crate) async fn list(caller: Caller) -> Json<ChannelPage> {
+    Json(ChannelPage { data: caller.tenant.channels.iter().map(|channel| ChannelItem::from(&**channel)).collect() })
+}
+
+/// Take a provider's receipt
+///
+/// For providers. No channel type of this build takes receipts.
+#[utoipa::path(
+    post, path = "/receipts/{channelId}", tag = "Channels", operation_id = "takeReceipt",
+    params(("channelId" = uuid::Uuid, Path, description = "The channel.")),
+    responses(ReceiptRefusal)
+)]
+pub(crate) async fn receipt() -> ApiError {
+    // The same for a channel that exists and one that does not: the caller has shown no key.
+    ApiError::new(ErrorKind::NotFound, "There is no channel here that takes receipts.")
+}

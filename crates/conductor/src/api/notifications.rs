@@ -1,0 +1,170 @@
+//! `GET /notifications` and `GET /notifications/{id}`.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{RawQuery, State};
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use conductor_core::store::Filter;
+use conductor_core::{NotificationId, Problems, Status};
+
+use crate::api::Api;
+use crate::api::answers::{NotificationAnswer, NotificationItem, NotificationPage};
+use crate::api::caller::{Caller, NotificationPath, unknown_notification};
+use crate::api::document::{ListRefusal, LookUpRefusal};
+use crate::api::error::ApiError;
+use crate::api::reader::Reader;
+use crate::api::words::StatusWord;
+
+/// How many a list holds where the caller does not say.
+const LIMIT_DEFAULT: u64 = 50;
+/// The most that a list holds.
+const LIMIT_MAX: u64 = 200;
+/// The longest text to search for, in bytes.
+const SEARCH_MAX_BYTES: usize = 256;
+
+/// Look up a notification
+///
+/// With its deliveries and every attempt.
+#[utoipa::path(
+    get, path = "/notifications/{id}", tag = "Notifications", operation_id = "getNotification",
+    params(("id" = uuid::Uuid, Path, description = "The notification's id.")),
+    responses((status = 200, description = "The notification.", body = NotificationAnswer), LookUpRefusal),
+    security(("tenantKey" = []))
+)]
+pub(crate) async fn get(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    NotificationPath(id): NotificationPath,
+) -> Result<Json<NotificationAnswer>, ApiError> {
+    answer(&api, &caller, id).await
+}
+
+/// The notification as it stands now.
+pub(crate) async fn answer(
+    api: &Api,
+    caller: &Caller,
+    id: NotificationId,
+) -> Result<Json<NotificationAnswer>, ApiError> {
+    let story = api.app.store.notification(caller.tenant.id, id).await?;
+    let story = story.ok_or_else(unknown_notification)?;
+    Ok(Json(NotificationAnswer::from(&story)))
+}
+
+/// List notifications
+///
+/// Newest first. Everything that is given has to fit.
+#[utoipa::path(
+    get, path = "/notifications", tag = "Notifications", operation_id = "listNotifications",
+    params(
+        ("status" = Option<StatusWord>, Query, description = "This status."),
+        ("channel" = Option<String>, Query, description = "Channels of this type."),
+        ("channelId" = Option<uuid::Uuid>, Query, description = "This channel."),
+        ("from" = Option<String>, Query, description = "Accepted at this time or later (RFC 3339).", example = "2026-01-15T00:00:00Z"),
+        ("to" = Option<String>, Query, description = "Accepted before this time (RFC 3339)."),
+        ("q" = Option<String>, Query, description = "Message, title or a value of `metadata` contains this, without regard to case."),
+        ("limit" = Option<u64>, Query, description = "At most so many: 1 to 200; 50 where it is left out.", minimum = 1, maximum = 200),
+        ("cursor" = Option<String>, Query, description = "`next` of the part before."),
+    ),
+    responses(
+        (status = 200, description = "A part of the list.", body = NotificationPage,
+            headers(("Link" = String, description = "`rel=\"next\"`: the address of the next part, where there is one."))),
+        ListRefusal
+    ),
+    security(("tenantKey" = []))
+)]
+pub(crate) async fn list(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    RawQuery(query): RawQuery,
+) -> Result<Response, ApiError> {
+    let query = query.unwrap_or_default();
+    let mut problems = Problems::new();
+    let mut reader = Reader::of_query(&query, &mut problems);
+    let filter = read_filter(&mut reader, &api, &caller);
+    let limit = reader.number("limit", 1..=LIMIT_MAX).unwrap_or(LIMIT_DEFAULT);
+    let before = read_cursor(&mut reader);
+    reader.finish();
+    if !problems.is_empty() {
+        return Err(ApiError::invalid(problems));
+    }
+    let limit = usize::try_from(limit).expect("the limit is small");
+    let page = api.app.store.notifications(caller.tenant.id, &filter, limit, before).await?;
+    let next = page.next.map(cursor);
+    let link = next.as_deref().map(|next| format!("<{}>; rel=\"next\"", next_address(&query, next)));
+    let body = NotificationPage { data: page.items.iter().map(NotificationItem::from).collect(), next };
+    Ok((link.map(|link| [(header::LINK, link)]), Json(body)).into_response())
+}
+
+/// Reads the filters that a list and a bulk retry share.
+pub(crate) fn read_filter(reader: &mut Reader<'_>, api: &Api, caller: &Caller) -> Filter {
+    let status = reader.word("status", Status::ALL, Status::as_str);
+    let channel = reader.text("channel");
+    let channel_id = reader.channel_id("channelId");
+    let (from, to) = (reader.time("from"), reader.time("to"));
+    let text = reader.text("q");
+    if text.as_ref().is_some_and(|text| text.len() > SEARCH_MAX_BYTES) {
+        reader.problem("q", format!("is too long; {SEARCH_MAX_BYTES} bytes are allowed"));
+    }
+    // A type that is not configured any more still names old notifications; an alias names its plugin's.
+    let kind = |name: String| {
+        caller.tenant.channel_of_type(api.app.plugins, &name).map(|live| live.kind.to_owned()).unwrap_or(name)
+    };
+    Filter { status, channel: channel.map(kind), channel_id, from, to, text }
+}
+
+fn cursor(id: NotificationId) -> String {
+    URL_SAFE_NO_PAD.encode(id.bytes())
+}
+
+fn read_cursor(reader: &mut Reader<'_>) -> Option<NotificationId> {
+    let text = reader.text("cursor")?;
+    let bytes = URL_SAFE_NO_PAD.decode(&text).ok().and_then(|bytes| <[u8; 16]>::try_from(bytes).ok());
+    if bytes.is_none() {
+        reader.problem("cursor", "is no cursor; pass \"next\" of the part before, unchanged");
+    }
+    bytes.map(NotificationId::from_bytes)
+}
+
+/// The same list from another cursor.
+fn next_address(query: &str, cursor: &str) -> String {
+    let mut next = url::form_urlencoded::Serializer::new(String::new());
+    for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
+        if name != "cursor" && !value.is_empty() {
+            next.append_pair(&name, &value);
+        }
+    }
+    format!("/notifications?{}", next.append_pair("cursor", cursor).finish())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use uuid::Uuid;
+
+    fn read(query: &str) -> Result<Option<NotificationId>, String> {
+        let mut problems = Problems::new();
+        let mut reader = Reader::of_query(query, &mut problems);
+        let id = read_cursor(&mut reader);
+        reader.finish();
+        if problems.is_empty() { Ok(id) } else { Err(problems.to_string()) }
+    }
+
+    #[test]
+    fn a_cursor_reads_back_and_nothing_else_is_one() {
+        let id = NotificationId::new(Uuid::from_u128(0x0194_3c2a_7c3e_7000_8000_0000_0000_00d1));
+        assert_eq!(read(&format!("cursor={}", cursor(id))), Ok(Some(id)));
+        for bad in ["x", "AAAA", "%ff", &"A".repeat(1000)] {
+            assert!(read(&format!("cursor={bad}")).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_next_part_keeps_the_filters() {
+        let next = next_address("status=failed&q=a%20%26b&cursor=old&from=", "NEW");
+        assert_eq!(next, "/notifications?status=failed&q=a+%26b&cursor=NEW");
+    }
+}
