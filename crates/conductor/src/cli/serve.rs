@@ -11,7 +11,6 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::{Ended, Failure, Session, start};
 use crate::config::settings::Settings;
 use crate::server::{Options, Server, StartError};
-use crate::telemetry::logs;
 
 const HELP: &str = "\
 Example:
@@ -27,7 +26,7 @@ signal ends it at once. If it fails, it says what to mend, and nothing has been 
 pub struct Arguments {}
 
 pub(super) fn run(_: &Arguments, settings: &Settings, session: &mut Session<'_>) -> Result<Ended, Failure> {
-    logs::install(&settings.logs.filter, settings.logs.format, Arc::clone(&session.clock));
+    start::install_logs(settings, session);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::Failed(format!("the runtime cannot be started: {error}")))?;
     let ended = runtime.block_on(serve(settings, session));
