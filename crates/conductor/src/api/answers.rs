@@ -410,8 +410,8 @@ pub(crate) struct HealthItem {
 }
 
 impl ChannelItem {
-    /// A channel in which so many deliveries wait, the oldest since `oldest`.
-    pub(crate) fn new(channel: &LiveChannel, queued: u64, oldest: Option<Timestamp>) -> Self {
+    /// A channel in which so many wait, the oldest since then.
+    pub(crate) fn new(channel: &LiveChannel, queued: u64, oldest_queued_at: Option<Timestamp>) -> Self {
         let state = channel.flow.state();
         let (status, reason) = match state.health {
             Health::Up => ("up", None),
@@ -427,7 +427,7 @@ impl ChannelItem {
             breaker: state.breaker.as_str(),
             paused_until: state.paused_until,
             queued,
-            oldest_queued_at: oldest,
+            oldest_queued_at,
         }
     }
 }

@@ -10,7 +10,7 @@ use conductor_core::{ChannelId, Timestamp};
 use crate::api::Api;
 use crate::api::answers::{ChannelItem, ChannelPage};
 use crate::api::caller::Caller;
-use crate::api::document::{CallerRefusal, ReceiptRefusal};
+use crate::api::document::{ChannelRefusal, ReceiptRefusal};
 use crate::api::error::{ApiError, ErrorKind};
 use crate::registry::LiveChannel;
 
@@ -24,18 +24,18 @@ use crate::registry::LiveChannel;
             example = json!({ "data": [{ "channelId": "01943c2a-7c3e-7000-8000-0000000000c1", "channelName": "alerts",
                 "channelType": "discord", "health": { "status": "up", "reason": null, "since": "2024-01-15T10:30:00.000Z" },
                 "breaker": "closed", "pausedUntil": null, "queued": 0, "oldestQueuedAt": null }] })),
-        CallerRefusal
+        ChannelRefusal
     ),
     security(("tenantKey" = []))
 )]
 pub(crate) async fn list(State(api): State<Arc<Api>>, caller: Caller) -> Result<Json<ChannelPage>, ApiError> {
-    let tenant = &caller.tenant;
-    let ids: Vec<ChannelId> = tenant.channels.iter().map(|channel| channel.id).collect();
-    let oldest: HashMap<ChannelId, Timestamp> = api.app.store.oldest(tenant.id, &ids).await?.into_iter().collect();
+    let store = &api.app.store;
+    let ids: Vec<ChannelId> = caller.tenant.channels.iter().map(|channel| channel.id).collect();
+    let oldest: HashMap<ChannelId, Timestamp> = store.oldest(caller.tenant.id, &ids).await?.into_iter().collect();
     let item = |channel: &Arc<LiveChannel>| {
-        ChannelItem::new(channel, api.app.store.waiting(channel.id), oldest.get(&channel.id).copied())
+        ChannelItem::new(channel, store.waiting(channel.id), oldest.get(&channel.id).copied())
     };
-    Ok(Json(ChannelPage { data: tenant.channels.iter().map(item).collect() }))
+    Ok(Json(ChannelPage { data: caller.tenant.channels.iter().map(item).collect() }))
 }
 
 /// Take a provider's receipt

@@ -69,8 +69,8 @@ refusals! {
     AnyRefusal: Internal;
     /// What a call that needs the store can answer.
     StoreRefusal: Unavailable, Internal;
-    /// What a call that takes nothing but a tenant's key can answer.
-    CallerRefusal: MissingKey, WrongKey, RateLimited, Internal, Unavailable;
+    /// What the list of channels can answer.
+    ChannelRefusal: MissingKey, WrongKey, RateLimited, Internal, Unavailable;
     /// What a list can answer.
     ListRefusal: Invalid, MissingKey, WrongKey, RateLimited, Internal, Unavailable;
     /// What a look-up can answer.

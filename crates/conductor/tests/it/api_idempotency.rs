@@ -64,8 +64,7 @@ async fn many_at_once_make_one_notification() {
     let client = Client::new(&server, Some(KEY_A));
     let body = json!({ "channel": "log", "message": "m" });
     let key = &[("idempotency-key", "k")];
-    let answers =
-        futures_util::future::join_all((0..40).map(|_| client.post_with("/notifications", key, &body))).await;
+    let answers = futures_util::future::join_all((0..40).map(|_| client.post_with("/notifications", key, &body))).await;
     let mut ids: Vec<_> = Vec::new();
     for answer in answers {
         match answer.status.as_u16() {

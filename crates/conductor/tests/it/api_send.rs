@@ -41,7 +41,16 @@ async fn the_originals_request_gets_the_originals_answer() {
     let answer = client.post("/notifications", &body).await;
     let accepted = answer.expect(202);
     let expected = [
-        "success", "id", "tenantId", "tenantName", "channel", "channelId", "message", "priority", "timestamp", "status",
+        "success",
+        "id",
+        "tenantId",
+        "tenantName",
+        "channel",
+        "channelId",
+        "message",
+        "priority",
+        "timestamp",
+        "status",
     ];
     assert_eq!(members(&answer.body), expected);
     let id = accepted["id"].as_str().unwrap();
@@ -67,8 +76,19 @@ async fn a_notification_reads_back_as_the_contract_shows_it() {
     client.until(&id, "sent").await;
     let answer = client.get(&format!("/notifications/{id}")).await;
     let expected = [
-        "id", "tenantId", "channel", "channelId", "targetId", "message", "title", "priority", "metadata", "timestamp",
-        "status", "expiresAt", "deliveries",
+        "id",
+        "tenantId",
+        "channel",
+        "channelId",
+        "targetId",
+        "message",
+        "title",
+        "priority",
+        "metadata",
+        "timestamp",
+        "status",
+        "expiresAt",
+        "deliveries",
     ];
     assert_eq!(members(&answer.body), expected);
     let story = answer.expect(200);
@@ -98,7 +118,9 @@ async fn every_field_is_kept() {
     let accepted = client.post("/notifications", &body).await.expect(202);
     assert_eq!(accepted["status"], "scheduled");
     let story = client.get(&format!("/notifications/{}", accepted["id"].as_str().unwrap())).await.expect(200);
-    for same in ["channel", "channelId", "message", "priority", "targetId", "title", "format", "data", "metadata", "key"] {
+    for same in
+        ["channel", "channelId", "message", "priority", "targetId", "title", "format", "data", "metadata", "key"]
+    {
         assert_eq!(story[same], body[same], "{same}");
     }
     assert_eq!(story["sendAt"], "2997-12-31T23:00:00.500Z");

@@ -10,6 +10,8 @@ mod api_isolation;
 mod api_lists;
 mod api_send;
 mod api_wait;
+mod crash;
+mod delivery;
 mod docs;
 mod examples;
 mod packaging;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use http::{HeaderMap, Method, StatusCode};
 use serde_json::Value;
 
+use crate::support::description;
 use crate::support::provider::DEADLINE;
 use crate::support::server::TestServer;
 
@@ -122,9 +123,15 @@ impl Client {
     }
 }
 
+/// Sends a request and holds the answer against the API's description.
 pub(crate) async fn reply(request: reqwest::RequestBuilder) -> Reply {
-    let response = request.send().await.expect("an answer");
+    let (client, request) = request.build_split();
+    let request = request.expect("a request");
+    let (method, path) = (request.method().clone(), request.url().path().to_owned());
+    let response = client.execute(request).await.expect("an answer");
     let (status, headers) = (response.status(), response.headers().clone());
     let body = response.bytes().await.expect("a whole answer").to_vec();
-    Reply { status, headers, body }
+    let reply = Reply { status, headers, body };
+    description::check(&method, &path, &reply);
+    reply
 }
