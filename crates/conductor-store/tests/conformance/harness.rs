@@ -31,6 +31,8 @@ pub(crate) const THIRD_CHANNEL: ChannelId = ChannelId::from_bytes([0xc3; 16]);
 /// An engine with a place of its own.
 #[async_trait]
 pub(crate) trait Engine: Send + Sync {
+    /// The same engine with another place.
+    fn elsewhere(&self) -> Box<dyn Engine>;
     /// Opens the store at this engine's place, as a process that starts does.
     async fn open(&self, clock: Arc<ManualClock>) -> Arc<dyn Store>;
     /// Ends the store as `kill -9` would.
@@ -110,6 +112,11 @@ impl World {
         let clock = Arc::new(ManualClock::at(start()));
         let store = engine.open(Arc::clone(&clock)).await;
         Self { engine, process: Some(store), clock, ids: AtomicU64::new(0) }
+    }
+
+    /// A world of its own, on the same engine.
+    pub(crate) async fn elsewhere(&self) -> Self {
+        Self::new(self.engine.elsewhere()).await
     }
 
     /// Ends the process as `kill -9` does and starts the next one.

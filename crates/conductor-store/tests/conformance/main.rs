@@ -9,6 +9,7 @@ mod harness;
 mod idempotency;
 mod life;
 mod lists;
+mod model;
 mod recovery;
 mod sqlite;
 
@@ -54,6 +55,7 @@ macro_rules! conformance {
                     concurrency: all_that_was_acknowledged_is_there_after_a_crash, a_race_for_one_delivery_has_one_winner,
                         a_race_between_cancel_and_claim_has_one_winner, a_stop_under_load_loses_nothing,
                         a_dropped_claim_leases_nothing;
+                    model: random_operations_agree_with_a_simple_model;
                 );
             }
         }

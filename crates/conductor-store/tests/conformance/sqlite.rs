@@ -24,6 +24,10 @@ const FILES: [&str; 2] = ["conductor.db", "conductor.db-wal"];
 
 #[async_trait]
 impl Engine for Sqlite {
+    fn elsewhere(&self) -> Box<dyn Engine> {
+        Box::new(Self::new())
+    }
+
     async fn open(&self, clock: Arc<ManualClock>) -> Arc<dyn Store> {
         Arc::new(SqliteStore::open(self.0.path(), clock).unwrap())
     }
