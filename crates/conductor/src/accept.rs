@@ -228,7 +228,7 @@ impl InFlight {
     pub fn enter(&self, tenant: TenantId, key: &str) -> Option<Flight<'_>> {
         let entry = (tenant, key.to_owned());
         let mut entries = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        entries.insert(entry.clone()).then_some(Flight { all: self, entry })
+        entries.insert(entry.clone()).then(|| Flight { all: self, entry })
     }
 }
 

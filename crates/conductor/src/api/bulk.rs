@@ -27,6 +27,7 @@ use crate::api::reader::Reader;
 use crate::api::send::RouteRequest;
 use crate::api::transitions::{TARGET_RULE, redirect, target_is_allowed};
 use crate::api::words::StatusWord;
+use crate::config::parse_duration;
 
 /// The most that one call queues again.
 const REPLAY_MAX: usize = 10_000;
@@ -227,7 +228,7 @@ fn read_rate(reader: &mut Reader<'_>, value: Value) -> Option<Duration> {
     }
     let (per, limit) = reader.nested("rate", value, |rate| {
         let per = rate.required_text("per");
-        let duration = read_duration(&per).filter(|per| (Duration::from_millis(1)..=PER_MAX).contains(per));
+        let duration = parse_duration(&per).filter(|per| (Duration::from_millis(1)..=PER_MAX).contains(per));
         if duration.is_none() && !per.is_empty() {
             rate.problem("per", "is no time; expected one such as \"500ms\", \"1s\", \"10m\", \"1h\", 24 h at most");
         }
@@ -238,20 +239,6 @@ fn read_rate(reader: &mut Reader<'_>, value: Value) -> Option<Duration> {
         return per;
     }
     Some(per? / u32::try_from(limit?).ok()?)
-}
-
-fn read_duration(text: &str) -> Option<Duration> {
-    let end = text.find(|letter: char| !letter.is_ascii_digit())?;
-    let number: u64 = text[..end].parse().ok()?;
-    let unit = match &text[end..] {
-        "ms" => 1,
-        "s" => 1_000,
-        "m" | "min" => 60_000,
-        "h" => 3_600_000,
-        "d" => 86_400_000,
-        _ => return None,
-    };
-    number.checked_mul(unit).map(Duration::from_millis)
 }
 
 #[cfg(test)]

@@ -25,6 +25,7 @@ use crate::api::prefer::{self, Wait};
 use crate::api::reader::Reader;
 use crate::api::words::{FormatWord, PriorityWord};
 use crate::api::{Api, idempotency};
+use crate::outcomes;
 
 /// Says that the answer is that of an earlier request with the same `Idempotency-Key`.
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replay");
@@ -148,7 +149,7 @@ pub(crate) async fn send(
             let known = if replay.is_some() { ended(&api, &caller, notification.id).await? } else { None };
             let outcome = match known {
                 Some(status) => Some(status),
-                None => tokio::time::timeout(preference.duration(), wait.outcome()).await.ok(),
+                None => await_outcome(&api, preference, wait).await,
             };
             outcome_answer(&api, &caller, notification, outcome).await
         }
@@ -165,6 +166,14 @@ pub(crate) async fn send(
         response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
     }
     Ok(response)
+}
+
+/// None: the time is over, or the server stops and lets nobody wait any longer.
+async fn await_outcome(api: &Api, preference: Wait, wait: &mut outcomes::Wait<'_>) -> Option<Status> {
+    tokio::select! {
+        outcome = tokio::time::timeout(preference.duration(), wait.outcome()) => outcome.ok(),
+        () = api.app.stop.cancelled() => None,
+    }
 }
 
 fn accepted_answer(caller: &Caller, notification: &Notification, code: StatusCode, status: Status) -> Response {

@@ -99,7 +99,7 @@ impl PartialSchema for ProblemBody {
             .required("status")
             .required("detail")
             .required("error")
-            .examples([problem_example(ErrorKind::Invalid)])
+            .examples(ErrorKind::ALL.iter().map(|kind| problem_example(*kind)))
             .into()
     }
 }

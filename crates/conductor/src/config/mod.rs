@@ -28,3 +28,4 @@ pub use model::{CallbackConfig, ChannelConfig, CommonOptions, Configuration, Ten
 pub use report::{Fault, Place, Position, Report, Severity};
 pub use schema::CALLBACK_EVENTS;
 pub use tenants::{ADMIN_KEY_VARIABLE, KEY_MIN_CHARS, KEY_MIN_DISTINCT, NEXT_SUFFIX};
+pub(crate) use values::parse_duration;

@@ -24,7 +24,7 @@ pub(super) const EXPIRES_AFTER: RangeInclusive<Duration> = Duration::from_secs(1
 const RATE_PER: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(30 * DAY);
 
 /// Reads a duration such as `500ms`, `30s`, `5m`, `24h`, `7d`.
-pub(super) fn parse_duration(text: &str) -> Option<Duration> {
+pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
     let digits = text.find(|letter: char| !letter.is_ascii_digit())?;
     let (number, unit) = text.split_at(digits);
     let number: u64 = number.parse().ok()?;

@@ -1,5 +1,15 @@
 //! Every test that needs the whole program, in one binary: it links once.
 
+mod api_auth;
+mod api_batch;
+mod api_dead_letters;
+mod api_document;
+mod api_idempotency;
+mod api_input;
+mod api_isolation;
+mod api_lists;
+mod api_send;
+mod api_wait;
 mod crash;
 mod delivery;
 mod docs;

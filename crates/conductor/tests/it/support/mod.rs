@@ -1,4 +1,6 @@
 //! What the system tests share: a real server on a free port, and a scripted provider.
 
+pub(crate) mod client;
+pub(crate) mod description;
 pub(crate) mod provider;
 pub(crate) mod server;

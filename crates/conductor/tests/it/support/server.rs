@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use conductor::clock::SystemClock;
 use conductor::config::environment::Environment;
 use conductor::server::{Options, Server};
-use conductor_channels::PLUGINS;
+use conductor_channels::{PLUGINS, Plugin};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -31,6 +31,8 @@ pub(crate) struct World {
     pub(crate) tenants: Value,
     pub(crate) channels: Vec<Value>,
     pub(crate) plugins: Value,
+    /// The plugins that the server is built with.
+    pub(crate) table: &'static [Plugin],
     pub(crate) variables: Vec<(String, String)>,
 }
 
@@ -43,6 +45,7 @@ impl World {
         Self {
             tenants: json!([tenant(TENANT_A, "Tenant A", "KEY_A"), tenant(TENANT_B, "Tenant B", "KEY_B")]),
             channels: vec![log(TENANT_A, "log a"), log(TENANT_B, "log b")],
+            table: PLUGINS,
             plugins: json!([{ "name": "log" }, { "name": "webhook" }, { "name": "discord" }]),
             variables: variables.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
         }
@@ -75,7 +78,7 @@ impl World {
         let config = directory.path().join("config");
         self.write(&config);
         let environment = Environment::from_pairs(self.variables.clone());
-        let loaded = conductor::config::load(&config, &environment, PLUGINS);
+        let loaded = conductor::config::load(&config, &environment, self.table);
         let (configuration, _) = loaded.unwrap_or_else(|report| panic!("{report}"));
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let options = Options {
@@ -83,7 +86,7 @@ impl World {
             data_dir: directory.path().to_owned(),
             listener,
             metrics_listener: Some(TcpListener::bind("127.0.0.1:0").expect("a free port")),
-            plugins: PLUGINS,
+            plugins: self.table,
             clock: Arc::new(SystemClock),
         };
         let server = Server::start(options).await.unwrap_or_else(|error| panic!("{error}"));
