@@ -11,4 +11,5 @@ pub mod ids;
 pub mod janitor;
 pub mod outcomes;
 pub mod registry;
+pub mod server;
 pub mod telemetry;

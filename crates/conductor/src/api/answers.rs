@@ -409,8 +409,9 @@ pub(crate) struct HealthItem {
     since: Option<Timestamp>,
 }
 
-impl From<&LiveChannel> for ChannelItem {
-    fn from(channel: &LiveChannel) -> Self {
+impl ChannelItem {
+    /// A channel in which so many wait, the oldest since then.
+    pub(crate) fn new(channel: &LiveChannel, queued: u64, oldest_queued_at: Option<Timestamp>) -> Self {
         let state = channel.flow.state();
         let (status, reason) = match state.health {
             Health::Up => ("up", None),
@@ -425,8 +426,8 @@ impl From<&LiveChannel> for ChannelItem {
             health: HealthItem { status, reason, since },
             breaker: state.breaker.as_str(),
             paused_until: state.paused_until,
-            queued: channel.flow.queued(),
-            oldest_queued_at: channel.flow.oldest_queued_at(),
+            queued,
+            oldest_queued_at,
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, header};
-use conductor_core::{NotificationId, Rate};
+use conductor_core::{NotificationId, Rate, Store};
 
 use crate::api::Api;
 use crate::api::error::{ApiError, ErrorKind};
@@ -54,8 +54,8 @@ impl FromRequestParts<Arc<Api>> for Operator {
 
 impl Caller {
     /// How many more notifications may wait. None: any number.
-    pub(crate) fn room(&self) -> Option<u64> {
-        let queued: u64 = self.tenant.channels.iter().map(|channel| channel.flow.queued()).sum();
+    pub(crate) fn room(&self, store: &dyn Store) -> Option<u64> {
+        let queued: u64 = self.tenant.channels.iter().map(|channel| store.waiting(channel.id)).sum();
         Some(self.tenant.queued?.saturating_sub(queued))
     }
 

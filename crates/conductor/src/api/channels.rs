@@ -1,11 +1,18 @@
 //! `GET /channels` and `POST /receipts/{channelId}`.
 
-use axum::Json;
+use std::collections::HashMap;
+use std::sync::Arc;
 
+use axum::Json;
+use axum::extract::State;
+use conductor_core::{ChannelId, Timestamp};
+
+use crate::api::Api;
 use crate::api::answers::{ChannelItem, ChannelPage};
 use crate::api::caller::Caller;
-use crate::api::document::{CallerRefusal, ReceiptRefusal};
+use crate::api::document::{ChannelRefusal, ReceiptRefusal};
 use crate::api::error::{ApiError, ErrorKind};
+use crate::registry::LiveChannel;
 
 /// List the channels
 ///
@@ -17,12 +24,18 @@ use crate::api::error::{ApiError, ErrorKind};
             example = json!({ "data": [{ "channelId": "01943c2a-7c3e-7000-8000-0000000000c1", "channelName": "alerts",
                 "channelType": "discord", "health": { "status": "up", "reason": null, "since": "2024-01-15T10:30:00.000Z" },
                 "breaker": "closed", "pausedUntil": null, "queued": 0, "oldestQueuedAt": null }] })),
-        CallerRefusal
+        ChannelRefusal
     ),
     security(("tenantKey" = []))
 )]
-pub(crate) async fn list(caller: Caller) -> Json<ChannelPage> {
-    Json(ChannelPage { data: caller.tenant.channels.iter().map(|channel| ChannelItem::from(&**channel)).collect() })
+pub(crate) async fn list(State(api): State<Arc<Api>>, caller: Caller) -> Result<Json<ChannelPage>, ApiError> {
+    let store = &api.app.store;
+    let ids: Vec<ChannelId> = caller.tenant.channels.iter().map(|channel| channel.id).collect();
+    let oldest: HashMap<ChannelId, Timestamp> = store.oldest(caller.tenant.id, &ids).await?.into_iter().collect();
+    let item = |channel: &Arc<LiveChannel>| {
+        ChannelItem::new(channel, store.waiting(channel.id), oldest.get(&channel.id).copied())
+    };
+    Ok(Json(ChannelPage { data: caller.tenant.channels.iter().map(item).collect() }))
 }
 
 /// Take a provider's receipt

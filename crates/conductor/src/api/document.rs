@@ -69,8 +69,8 @@ refusals! {
     AnyRefusal: Internal;
     /// What a call that needs the store can answer.
     StoreRefusal: Unavailable, Internal;
-    /// What a call with a tenant's key that reads no store can answer.
-    CallerRefusal: MissingKey, WrongKey, RateLimited, Internal;
+    /// What the list of channels can answer.
+    ChannelRefusal: MissingKey, WrongKey, RateLimited, Internal, Unavailable;
     /// What a list can answer.
     ListRefusal: Invalid, MissingKey, WrongKey, RateLimited, Internal, Unavailable;
     /// What a look-up can answer.

@@ -125,7 +125,7 @@ pub(crate) async fn send(
     let idempotency = idempotency::of(&headers, "POST /notifications", &raw)?;
     let preference = Wait::of(&headers);
     let flight = enter(&api, &caller, idempotency.as_ref())?;
-    if caller.room() == Some(0) {
+    if caller.room(&*api.app.store) == Some(0) {
         return Err(caller.queue_full());
     }
     let prepared = prepare(&api, &caller, body::parse(&raw)?)?;
@@ -288,7 +288,7 @@ pub(crate) async fn send_batch(
     let idempotency = idempotency::of(&headers, "POST /notifications/batch", &raw)?;
     let flight = enter(&api, &caller, idempotency.as_ref())?;
     let items = read_batch(body::parse(&raw)?)?;
-    let mut room = caller.room();
+    let mut room = caller.room(&*api.app.store);
     let prepared: Vec<_> = items
         .into_iter()
         .map(|item| {

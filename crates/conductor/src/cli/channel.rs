@@ -6,7 +6,7 @@ use conductor_core::{ChannelId, Secret, TenantId};
 use serde_json::{Value, json};
 
 use super::{Ended, Failure, Session, channel_test, choose_tenant, one_line, table, tenants};
-use crate::config::edit::{self, ChannelEntry, Document, ListFile, env_file, trial};
+use crate::config::edit::{self, ChannelEntry, Document, ListFile, trial};
 use crate::config::environment::{Environment, Lookup};
 use crate::config::first_run::new_id;
 use crate::config::settings::Settings;
@@ -203,8 +203,11 @@ fn tell_needs(needs: &[Need], settings: &Settings, session: &mut Session<'_>) ->
         }
         writeln!(session.out, "\n{heading}, in {} or the environment:\n", file.display())?;
         for need in part {
-            let example = env_file::line(&need.variable, &Secret::new(need.setting.example)).unwrap_or_default();
-            writeln!(session.out, "# {}\n{example}", need.setting.about)?;
+            // No value that works is shown: a line that is pasted as it stands must not become somebody's secret.
+            let example =
+                if need.setting.secret { String::new() } else { format!(" Example: {}", need.setting.example) };
+            let comment = if is_required { "" } else { "# " };
+            writeln!(session.out, "# {}{example}\n{comment}{}=", need.setting.about, need.variable)?;
         }
     }
     if needs.iter().any(|need| need.setting.required) {

@@ -11,11 +11,10 @@ use conductor_core::{
 };
 use serde_json::Map;
 
-use super::{Ended, Failure, Session, choose_tenant, one_line, runtime};
+use super::{Ended, Failure, Session, choose_tenant, one_line, runtime, start};
 use crate::config::first_run::new_id;
 use crate::config::settings::Settings;
 use crate::config::{self, ChannelConfig, Configuration};
-use crate::telemetry::logs;
 
 const HELP: &str = "\
 Example:
@@ -58,7 +57,7 @@ pub(super) fn run(arguments: &Arguments, settings: &Settings, session: &mut Sess
         None => None,
     };
     let (config, tenant_name) = choose(configuration, &arguments.channel, tenant)?;
-    logs::install(&settings.logs.filter, settings.logs.format, Arc::clone(&session.clock));
+    start::install_logs(settings, session);
     let message = if arguments.send { Some(message(arguments, session)?) } else { None };
     let trial = Trial { config, tenant_name, message };
     let (ended, words) = runtime()?.block_on(trial.run(session))?;

@@ -1,6 +1,6 @@
 //! `conductor serve`
 
-use std::io::{ErrorKind, Write};
+use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::sync::Arc;
 
@@ -11,7 +11,6 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::{Ended, Failure, Session, start};
 use crate::config::settings::Settings;
 use crate::server::{Options, Server, StartError};
-use crate::telemetry::logs;
 
 const HELP: &str = "\
 Example:
@@ -26,8 +25,8 @@ signal ends it at once. If it fails, it says what to mend, and nothing has been 
 #[command(after_help = HELP)]
 pub struct Arguments {}
 
-pub(super) fn run(_: &Arguments, settings: Settings, session: &mut Session<'_>) -> Result<Ended, Failure> {
-    logs::install(&settings.logs.filter, settings.logs.format, Arc::clone(&session.clock));
+pub(super) fn run(_: &Arguments, settings: &Settings, session: &mut Session<'_>) -> Result<Ended, Failure> {
+    start::install_logs(settings, session);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::Failed(format!("the runtime cannot be started: {error}")))?;
     let ended = runtime.block_on(serve(settings, session));
@@ -36,15 +35,15 @@ pub(super) fn run(_: &Arguments, settings: Settings, session: &mut Session<'_>) 
     ended
 }
 
-async fn serve(settings: Settings, session: &mut Session<'_>) -> Result<Ended, Failure> {
+async fn serve(settings: &Settings, session: &mut Session<'_>) -> Result<Ended, Failure> {
     // The port first: where it is taken, nothing must have been made.
     let listener = listen(&settings.host, settings.port)?;
     let port = listener.local_addr().map_or(settings.port, |address| address.port());
     let metrics_listener = settings.metrics_addr.map(listen_for_metrics).transpose()?;
-    let first = start::make_missing(&settings, session)?;
+    let first = start::make_missing(settings, session)?;
     let url = settings.local_url(port);
-    let banner = start::banner(&first, &settings, &url);
-    let server = match begin(&settings, session, listener, metrics_listener).await {
+    let banner = start::banner(&first, settings, &url);
+    let server = match begin(settings, session, listener, metrics_listener).await {
         Ok(server) => server,
         Err(failure) => {
             // The key is shown this once, also when something else is wrong.

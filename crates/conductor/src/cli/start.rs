@@ -1,6 +1,7 @@
 //! What every start does before it serves: make what is missing, check everything, tell a person what was found.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use conductor_channels::Plugin;
 use serde_json::Value;
@@ -12,8 +13,15 @@ use crate::config::first_run::{self, FirstRun, NewTenant};
 use crate::config::report::Report;
 use crate::config::settings::Settings;
 use crate::config::{self, Configuration};
+use crate::telemetry::logs::{self, LogFormat};
 
 const RULE: &str = "────────────────────────────────────────────────────────────────────────────────";
+
+/// Sends what is logged from now on to the standard error, as the settings say.
+pub fn install_logs(settings: &Settings, session: &Session<'_>) {
+    let format = if settings.logs.as_json { LogFormat::Json } else { LogFormat::Text };
+    logs::install(&settings.logs.filter, format, Arc::clone(&session.clock));
+}
 
 /// Makes what is missing. Prints nothing: see [`banner`].
 ///

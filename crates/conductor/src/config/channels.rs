@@ -177,10 +177,9 @@ fn read_common(reader: &mut Reader<'_, '_>, pointer: &str, entry: &Value, plugin
 /// A rate of fewer than one message in the time in which a message expires lets some of them expire unsent.
 fn warn_of_hopeless_rate(reader: &mut Reader<'_, '_>, pointer: &str, rate: Option<Rate>, common: &CommonOptions) {
     let Some(rate) = rate.filter(|rate| rate.interval() > common.expires_after) else { return };
-    let second = |duration: Duration| format_duration(Duration::from_secs(duration.as_secs()));
     let found = format!(
         "this rate cannot be met: one message leaves every {}, and each expires after {}",
-        second(rate.interval()),
+        format_duration(Duration::from_secs(rate.interval().as_secs())),
         format_duration(common.expires_after)
     );
     let place = format!("{pointer}/{}", if common.rate.is_some() { "rate" } else { "expiresAfter" });

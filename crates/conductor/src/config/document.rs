@@ -17,6 +17,8 @@ pub(super) const FILE_MAX_BYTES: u64 = 16 * 1024 * 1024;
 /// The most characters of a value that a fault repeats.
 const SHOWN_MAX_CHARS: usize = 80;
 
+const NOT_SHOWN: &str = "that is not shown, because it could be a secret";
+
 /// Which of the three files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FileKind {
@@ -124,14 +126,14 @@ impl<'t> Document<'t> {
     /// The value as a fault may repeat it: cut to a bearable length, and not shown where it could be a secret.
     pub(super) fn show(&self, pointer: &str) -> String {
         let Some((node, _)) = self.find(pointer) else { return "nothing".to_owned() };
+        let range = node.range();
+        let hidden = !meeting(&self.hidden, range).is_empty();
         match node {
             Node::Object(_) => return "an object".to_owned(),
             Node::Array(_) => return "a list".to_owned(),
+            Node::StringLit(_) if hidden => return format!("a text {NOT_SHOWN}"),
+            _ if hidden => return format!("a number {NOT_SHOWN}"),
             _ => {}
-        }
-        let range = node.range();
-        if !meeting(&self.hidden, range).is_empty() {
-            return "a value that is not shown, because it could be a secret".to_owned();
         }
         let text = range.text(self.text);
         match text.char_indices().nth(SHOWN_MAX_CHARS) {

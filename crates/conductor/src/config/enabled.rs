@@ -26,11 +26,10 @@ pub(super) fn read(
             let names: Vec<&str> = plugins.iter().map(|plugin| plugin.kind).collect();
             let fault = document.error(&place, format!("there is no plugin {}", document.show(&place)));
             let fault = fault.expected(format!("one of {}", shape::list(&names)));
-            let fault = match shape::nearest(name, &names) {
+            report.add(match shape::nearest(name, &names) {
                 Some(near) => fault.help(format!("did you mean `{near}`?")),
                 None => fault.help("remove the entry"),
-            };
-            report.add(if is_enabled { fault } else { fault.as_warning() });
+            });
             continue;
         };
         if let Some((_, first)) = seen.iter().find(|(kind, _)| *kind == plugin.kind) {

@@ -141,9 +141,11 @@ impl Environment {
         self.data_dir.join(".env")
     }
 
-    /// A variable's value, an empty one included. `<NAME>_FILE` is not asked.
+    /// A variable's value; empty where it is set but empty everywhere. A weaker source is asked also where a stronger
+    /// one has the name without a value, as when a container passes on what was never set. `<NAME>_FILE` is not asked.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.layers.iter().find_map(|layer| layer.get(name)).map(Secret::expose)
+        let values = || self.layers.iter().filter_map(|layer| layer.get(name)).map(Secret::expose);
+        values().find(|value| !value.is_empty()).or_else(|| values().next())
     }
 
     /// A variable's value, or the content of the file that `<NAME>_FILE` names without one line end at its end. Where
@@ -195,7 +197,7 @@ impl Environment {
             match item {
                 Ok((name, value)) => layer.insert(name, Secret::new(value)),
                 Err(dotenvy::Error::LineParse(entry, _)) => {
-                    let after = entry.trim_end_matches('\n').matches('\n').count();
+                    let after = entry.strip_suffix('\n').unwrap_or(&entry).matches('\n').count();
                     let line = lines.get().saturating_sub(after).max(1);
                     // The line itself is not shown: what it holds may be a secret.
                     let position = Position { line, column: 1, source: None };
@@ -279,6 +281,13 @@ mod tests {
         assert!(environment.faults().is_empty());
         let values: Vec<_> = ["A", "B", "C", "D"].iter().map(|name| environment.lookup(name)).collect();
         assert_eq!(values, [found("process"), found("work"), found("data"), Lookup::Missing]);
+    }
+
+    #[test]
+    fn an_empty_variable_hides_no_value_of_a_weaker_source() {
+        let (environment, _root) = in_directories(&[("A", ""), ("B", "")], "B=\n", "A=data\n");
+        assert_eq!(environment.lookup("A"), found("data"));
+        assert_eq!((environment.lookup("B"), environment.get("B")), (Lookup::Empty, Some("")));
     }
 
     #[test]

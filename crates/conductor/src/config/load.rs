@@ -2,6 +2,7 @@
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use conductor_channels::Plugin;
 use serde_json::Value;
@@ -39,23 +40,23 @@ pub fn load(
         let plugin_file = Entries::of(FileKind::Plugins, plugin_file.as_ref(), plugins, &mut report);
         let channels = Entries::of(FileKind::Channels, channels.as_ref(), plugins, &mut report);
 
-        let tenants = tenants.map(|file| {
+        let tenants = tenants.and_then(|file| {
             let Entries { document, shape } = &file;
-            let entries = entries(document, &mut report);
-            tenants::read(document, &entries, shape, admin_key.as_ref(), environment, &mut report)
+            let entries = entries(document, &mut report)?;
+            Some(tenants::read(document, &entries, shape, admin_key.as_ref(), environment, &mut report))
         });
-        let enabled = plugin_file.map(|Entries { document, shape }| {
-            let entries = entries(&document, &mut report);
-            enabled::read(&document, &entries, &shape, plugins, &mut report)
+        let enabled = plugin_file.and_then(|Entries { document, shape }| {
+            let entries = entries(&document, &mut report)?;
+            Some(enabled::read(&document, &entries, shape, plugins, &mut report))
         });
-        let channels = channels.map(|Entries { document, shape }| {
+        let channels = channels.and_then(|Entries { document, shape }| {
             let references = References {
                 tenants: tenants.as_ref().map(|tenants| &tenants.ids),
                 enabled: enabled.as_deref(),
                 plugins,
             };
-            let entries = entries(&document, &mut report);
-            channels::read(&document, &entries, &shape, &references, environment, &mut report)
+            let entries = entries(&document, &mut report)?;
+            Some(channels::read(&document, &entries, shape, &references, environment, &mut report))
         });
         let Tenants { list: tenants, .. } = tenants?;
         Some(Configuration { tenants, channels: channels?, plugins: enabled?, admin_key })
@@ -118,19 +119,26 @@ fn read_file(path: PathBuf, report: &mut Report) -> Option<FileText> {
 /// A file that is JSON, and the shape of its entries.
 struct Entries<'t> {
     document: Document<'t>,
-    shape: Shape,
+    shape: &'static Shape,
+}
+
+/// The shape of an entry. Made once: a reload checks against the same.
+fn entry_shape(kind: FileKind) -> &'static Result<Shape, String> {
+    static TENANT: LazyLock<Result<Shape, String>> = LazyLock::new(|| Shape::new(schema::entry(schema::tenant())));
+    static CHANNEL: LazyLock<Result<Shape, String>> = LazyLock::new(|| Shape::new(schema::entry(schema::channel())));
+    static PLUGIN: LazyLock<Result<Shape, String>> = LazyLock::new(|| Shape::new(schema::entry(schema::plugin())));
+    match kind {
+        FileKind::Tenants => &TENANT,
+        FileKind::Channels => &CHANNEL,
+        FileKind::Plugins => &PLUGIN,
+    }
 }
 
 impl<'t> Entries<'t> {
     fn of(kind: FileKind, file: Option<&'t FileText>, plugins: &'static [Plugin], report: &mut Report) -> Option<Self> {
         let FileText { path, text } = file?;
         let document = Document::parse(kind, path, text, plugins, report)?;
-        let entry = match kind {
-            FileKind::Tenants => schema::tenant(),
-            FileKind::Channels => schema::channel(),
-            FileKind::Plugins => schema::plugin(),
-        };
-        match Shape::new(schema::entry(entry)) {
+        match entry_shape(kind) {
             Ok(shape) => Some(Self { document, shape }),
             Err(reason) => {
                 report.add(Fault::error(format!("the schema of this file is bad: {reason}")).in_file(path));
@@ -140,33 +148,33 @@ impl<'t> Entries<'t> {
     }
 }
 
-/// The entries of either shape, each with its JSON pointer.
-fn entries<'d>(document: &'d Document<'_>, report: &mut Report) -> Vec<(String, &'d Value)> {
+/// The entries of either shape, each with its JSON pointer; nothing where there is no list.
+fn entries<'d>(document: &'d Document<'_>, report: &mut Report) -> Option<Vec<(String, &'d Value)>> {
     let member = document.kind().member();
     let (pointer, list) = match document.value() {
         Value::Object(object) => {
             for name in object.keys().filter(|name| *name != member && *name != "$schema") {
                 report.add(unknown_member(document, "", name, &[member.to_owned()]));
             }
+            if object.get("$schema").is_some_and(|schema| !schema.is_string()) {
+                let fault = document.error("/$schema", "`$schema` is no text");
+                report.add(fault.expected("where an editor finds the schema of this file"));
+            }
             match object.get(member) {
                 Some(list) => (format!("/{member}"), list),
                 None => {
                     let fault = document.error("", format!("`{member}` is missing"));
                     report.add(fault.expected(format!("{{ \"{member}\": [ … ] }} or the list alone")));
-                    return Vec::new();
+                    return None;
                 }
             }
         }
         list => (String::new(), list),
     };
-    match list {
-        Value::Array(entries) => {
-            entries.iter().enumerate().map(|(index, entry)| (format!("{pointer}/{index}"), entry)).collect()
-        }
-        _ => {
-            let found = format!("found {}", document.show(&pointer));
-            report.add(document.error(&pointer, found).expected(format!("a list of {member}")));
-            Vec::new()
-        }
-    }
+    let Value::Array(entries) = list else {
+        let found = format!("found {}", document.show(&pointer));
+        report.add(document.error(&pointer, found).expected(format!("a list of {member}")));
+        return None;
+    };
+    Some(entries.iter().enumerate().map(|(index, entry)| (format!("{pointer}/{index}"), entry)).collect())
 }

@@ -203,6 +203,13 @@ impl Report {
         }
     }
 
+    /// Adds an error unless its place has one already: what one value has wrong in several ways is told once.
+    pub(super) fn add_first(&mut self, fault: Fault) {
+        if !self.faults.iter().any(|other| other.severity == Severity::Error && other.place == fault.place) {
+            self.add(fault);
+        }
+    }
+
     /// The faults that are kept: file by file in the order in which the files were read, top to bottom.
     pub fn faults(&self) -> &[Fault] {
         &self.faults

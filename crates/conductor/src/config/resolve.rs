@@ -12,7 +12,7 @@ use super::report::{Fault, Report};
 use super::schema;
 use super::shape::{MisfitKind, Shape, misfit_fault, unknown_member};
 use super::variables::{self, NotHeld};
-use super::visible::is_variable_name;
+use super::visible::{is_plain_name, is_variable_name};
 
 /// The plugins' schemas, made ready once for all channels.
 #[derive(Default)]
@@ -66,6 +66,7 @@ impl Resolver<'_, '_> {
             self.take_setting(setting, shape, &mut found, report);
         }
         self.check(shape, &found, report);
+        self.check_overruled(shape, &found, report);
         if report.errors() == before {
             let mut problems = Problems::new();
             self.plugin.validate(found.values.clone(), &mut problems);
@@ -140,8 +141,8 @@ impl Resolver<'_, '_> {
         let fault = fault.expected("no secret in this file, so that it can be committed and shown");
         let file = self.environment.data_file();
         fault.help(match variable {
-            Some(variable) if super::visible::is_plain_name(&variable) => format!(
-                "remove it here, and add the line `{variable}=…` to {}. If the file was ever shared, change the secret",
+            Some(variable) if is_plain_name(&variable) => format!(
+                "remove it here, add the line `{variable}=…` to {}, and change the secret if the file was ever shared",
                 file.display()
             ),
             _ => format!("remove it here, put it into a variable, and name that in `env`: {{ \"{name}\": \"…\" }}"),
@@ -251,6 +252,23 @@ impl Resolver<'_, '_> {
                         kind,
                     ));
                 }
+            }
+        }
+    }
+
+    /// Checks the settings among the options that a variable overrules: a file is right or wrong by itself.
+    fn check_overruled(&self, shape: &Shape, found: &Found, report: &mut Report) {
+        let Some(options) = self.options() else { return };
+        let overruled = options.iter().filter(|(name, _)| found.variables.contains_key(*name));
+        let overruled = overruled.filter(|(name, _)| self.setting(name).is_some_and(|setting| !setting.secret));
+        let overruled: Map<String, Value> = overruled.map(|(name, value)| (name.clone(), value.clone())).collect();
+        if overruled.is_empty() {
+            return;
+        }
+        for misfit in shape.misfits(&Value::Object(overruled)) {
+            if !misfit.pointer.is_empty() {
+                let pointer = format!("{}{}", self.place("options"), misfit.pointer);
+                report.add(misfit_fault(self.document, &pointer, misfit.kind));
             }
         }
     }

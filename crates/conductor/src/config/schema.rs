@@ -36,7 +36,7 @@ const DRAFT: &str = "https://json-schema.org/draft/2020-12/schema";
 pub fn tenants() -> Value {
     let mut definitions = definitions();
     definitions.insert("tenant".to_owned(), tenant());
-    file("tenants", "The tenants of this server.", "tenant", definitions)
+    file("tenants", "The tenants of this server.", "tenant", &definitions)
 }
 
 /// The schema of `channels.json`, with the settings and options of these plugins.
@@ -64,7 +64,7 @@ pub fn channels(plugins: &[Plugin]) -> Value {
         channel["allOf"] = Value::Array(variants);
     }
     definitions.insert("channel".to_owned(), channel);
-    file("channels", "Which tenant uses which plugin, with which credentials and options.", "channel", definitions)
+    file("channels", "Which tenant uses which plugin, with which credentials and options.", "channel", &definitions)
 }
 
 /// The schema of `plugins.json`, with the names of these plugins.
@@ -73,11 +73,11 @@ pub fn plugins(plugins: &[Plugin]) -> Value {
     let names = plugins.iter().flat_map(|plugin| std::iter::once(plugin.kind).chain(plugin.aliases.iter().copied()));
     plugin["properties"]["name"]["enum"] = names.collect();
     let definitions = Map::from_iter([("plugin".to_owned(), plugin)]);
-    file("plugins", "The plugins that channels may use.", "plugin", definitions)
+    file("plugins", "The plugins that channels may use.", "plugin", &definitions)
 }
 
 /// Both shapes of a file: an object with one list in it, or the list alone.
-fn file(member: &str, about: &str, entry: &str, definitions: Map<String, Value>) -> Value {
+fn file(member: &str, about: &str, entry: &str, definitions: &Map<String, Value>) -> Value {
     let list = json!({ "type": "array", "description": about, "items": { "$ref": format!("#/$defs/{entry}") } });
     json!({
         "$schema": DRAFT,
@@ -116,7 +116,7 @@ pub(super) fn tenant() -> Value {
             "name": { "$ref": "#/$defs/name", "description": "What people call the tenant." },
             "authKeyEnvVar": {
                 "$ref": "#/$defs/variable",
-                "description": "The variable that holds the tenant's API key. The same name with _NEXT may hold a second valid key."
+                "description": "The variable that holds the API key. The same name with _NEXT may hold a second one."
             },
             "weight": {
                 "type": "integer", "minimum": 1, "maximum": WEIGHT_MAX, "default": 1,
@@ -232,15 +232,23 @@ pub(super) const COMMON_OPTIONS: [&str; 9] = [
 
 fn common_options() -> Value {
     json!({
-        "baseUrl": { "$ref": "#/$defs/url", "description": "Another address of the same API: a proxy, a self-hosted server, a test." },
+        "baseUrl": {
+            "$ref": "#/$defs/url",
+            "description": "Another address of the same API: a proxy, a self-hosted server, a test."
+        },
         "allowNetworks": { "$ref": "#/$defs/networks" },
-        "timeout": { "$ref": "#/$defs/duration", "default": "30s", "description": "The time limit of one attempt, up to 10m." },
+        "timeout": {
+            "$ref": "#/$defs/duration", "default": "30s", "description": "The time limit of one attempt, up to 10m."
+        },
         "maxConcurrency": {
             "type": "integer", "minimum": 1, "maximum": CONCURRENCY_MAX,
             "title": format!("a whole number from 1 to {CONCURRENCY_MAX}"),
             "description": "Attempts under way at once. Without it, as many as the plugin says."
         },
-        "rate": { "$ref": "#/$defs/rate", "description": "How often the channel sends. Without it, as often as the plugin says." },
+        "rate": {
+            "$ref": "#/$defs/rate",
+            "description": "How often the channel sends. Without it, as often as the plugin says."
+        },
         "expiresAfter": {
             "$ref": "#/$defs/duration", "default": "24h",
             "description": "A notification older than this is given up; up to 365d."
@@ -251,7 +259,7 @@ fn common_options() -> Value {
         },
         "onUnknown": {
             "type": "string", "enum": ["retry", "hold"], "default": "retry",
-            "description": "What follows where it is unknown whether a message got out: another try, or a wait for a person."
+            "description": "Where it is unknown whether a message got out: try again, or wait for a person."
         },
         "allowMentions": {
             "type": "boolean", "default": false,
@@ -297,7 +305,9 @@ fn definitions() -> Map<String, Value> {
         "rate": {
             "type": "object", "title": "a rate such as { \"per\": \"1s\", \"limit\": 5, \"burst\": 10 }",
             "properties": {
-                "per": { "$ref": "#/$defs/duration", "default": "1s", "description": "The time that `limit` counts for." },
+                "per": {
+                    "$ref": "#/$defs/duration", "default": "1s", "description": "The time that `limit` counts for."
+                },
                 "limit": {
                     "type": "integer", "minimum": 1, "maximum": RATE_MAX, "title": "a whole number from 1 to 1000000",
                     "description": "How many in that time."

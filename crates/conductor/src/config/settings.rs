@@ -7,8 +7,6 @@ use clap::Args;
 use tracing_subscriber::EnvFilter;
 use url::Url;
 
-use crate::telemetry::logs::LogFormat;
-
 /// The port where neither `--port` nor `PORT` says another.
 pub const DEFAULT_PORT: u16 = 3333;
 
@@ -74,8 +72,8 @@ pub struct Settings {
 pub struct LogSettings {
     /// Directives as `RUST_LOG` writes them.
     pub filter: String,
-    /// How a line looks.
-    pub format: LogFormat,
+    /// `LOG_FORMAT=json`: one JSON object a line instead of text.
+    pub as_json: bool,
 }
 
 /// A process setting with a bad value, told with its mend.
@@ -107,10 +105,7 @@ impl ProcessArguments {
             port: given(&self.port).map_or(Ok(DEFAULT_PORT), port)?,
             config_dir: config_dir.unwrap_or("data/config").into(),
             data_dir: given(&self.data_dir).unwrap_or("data").into(),
-            logs: LogSettings {
-                filter: self.filter()?,
-                format: given(&self.log_format).map_or(Ok(LogFormat::Text), format)?,
-            },
+            logs: LogSettings { filter: self.filter()?, as_json: given(&self.log_format).map_or(Ok(false), is_json)? },
             metrics_addr: given(&self.metrics_addr).map(metrics_addr).transpose()?,
             public_url: given(&self.public_url).map(public_url).transpose()?,
         })
@@ -202,10 +197,10 @@ fn level(text: &str) -> Result<String, SettingError> {
     Ok(format!("{others},conductor={level}"))
 }
 
-fn format(text: &str) -> Result<LogFormat, SettingError> {
+fn is_json(text: &str) -> Result<bool, SettingError> {
     match text.to_ascii_lowercase().as_str() {
-        "text" => Ok(LogFormat::Text),
-        "json" => Ok(LogFormat::Json),
+        "text" => Ok(false),
+        "json" => Ok(true),
         _ => Err(SettingError {
             flag: "--log-format",
             variable: "LOG_FORMAT",
@@ -254,7 +249,7 @@ mod tests {
         assert_eq!(settings.config_dir, PathBuf::from("data/config"));
         assert_eq!(settings.data_dir, PathBuf::from("data"));
         assert_eq!(settings.logs.filter, "warn,conductor=info");
-        assert_eq!(settings.logs.format, LogFormat::Text);
+        assert!(!settings.logs.as_json);
     }
 
     #[test]

@@ -110,7 +110,9 @@ pub(super) fn report_misfits(
     report: &mut Report,
 ) {
     for Misfit { pointer: below, kind } in shape.misfits(value) {
-        report.add(misfit_fault(document, &format!("{pointer}{below}"), kind));
+        let is_value = matches!(kind, MisfitKind::Unfit { .. });
+        let fault = misfit_fault(document, &format!("{pointer}{below}"), kind);
+        if is_value { report.add_first(fault) } else { report.add(fault) }
     }
 }
 

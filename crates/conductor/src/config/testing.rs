@@ -32,6 +32,7 @@ pub(super) struct ParrotConfig {
     /// Whether it cries.
     #[serde(default)]
     loud: bool,
+    /// How it sounds.
     mood: Option<Mood>,
 }
 
@@ -117,6 +118,7 @@ pub(super) struct Pager;
 #[expect(dead_code, reason = "only its shape matters here")]
 pub(super) struct PagerConfig {
     number: String,
+    /// Where it beeps.
     region: String,
 }
 

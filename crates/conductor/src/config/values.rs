@@ -67,7 +67,7 @@ impl Reader<'_, '_> {
         }
         let found = format!("{} is out of range", self.document.show(&format!("{pointer}/{name}")));
         let expected = format!("{} to {}", format_duration(*range.start()), format_duration(*range.end()));
-        self.report.add(self.document.error(&format!("{pointer}/{name}"), found).expected(expected));
+        self.report.add_first(self.document.error(&format!("{pointer}/{name}"), found).expected(expected));
         None
     }
 
@@ -96,7 +96,7 @@ impl Reader<'_, '_> {
                     let pointer = format!("{pointer}/{name}/{index}");
                     let found = format!("{} is no network", self.document.show(&pointer));
                     let fault = self.document.error(&pointer, found);
-                    self.report.add(fault.expected("a network as CIDR, such as 192.168.0.0/16 or fd00::/8"));
+                    self.report.add_first(fault.expected("a network as CIDR, such as 192.168.0.0/16 or fd00::/8"));
                 }
             }
         }
@@ -113,7 +113,7 @@ impl Reader<'_, '_> {
             Err(_) if !text.contains("://") => return None,
             Err(error) => {
                 let fault = self.document.error(&pointer, format!("this is no address: {error}"));
-                self.report.add(fault.expected("an address such as https://example.com/path"));
+                self.report.add_first(fault.expected("an address such as https://example.com/path"));
                 return None;
             }
         };
@@ -128,7 +128,7 @@ impl Reader<'_, '_> {
         } else {
             return Some(url);
         };
-        self.report.add(fault);
+        self.report.add_first(fault);
         None
     }
 }

@@ -65,8 +65,7 @@ pub(super) fn unreadable(name: &str, path: &std::path::Path, reason: &str) -> St
     format!("{variable} names the file {}, which cannot be read: {reason}", path.display())
 }
 
-/// The fault that none of these variables holds what is expected. The last one is the best to set, unless the first
-/// was named by the file.
+/// The fault that none of these variables holds what is expected. `best` is the one that is proposed.
 pub(super) fn missing(
     names: &[String],
     best: &str,
@@ -82,10 +81,9 @@ pub(super) fn missing(
         .collect();
     let looked_for: Vec<String> =
         names.iter().flat_map(|name| [shown(name), shown(&format!("{name}{FILE_SUFFIX}"))]).collect();
-    let found = match (names, empty.is_empty()) {
-        (_, false) => format!("the variable {}", empty.join("; ")),
-        ([name], true) => format!("the variable {} is not set", shown(name)),
-        (_, true) => "no variable holds it".to_owned(),
+    let found = match empty.first() {
+        Some(empty) => format!("the variable {empty}"),
+        None => format!("the variable {} is not set", shown(best)),
     };
     let file = environment.data_file();
     let help = if is_plain_name(best) {

@@ -51,10 +51,8 @@ pub(super) async fn run(listener: TcpListener, router: Router, connections: Task
             }
             Err(error) => {
                 // The client's own trouble is over at once; the system's (no descriptors left) needs a moment.
-                if !matches!(
-                    error.kind(),
-                    std::io::ErrorKind::ConnectionAborted | std::io::ErrorKind::ConnectionReset
-                ) {
+                if !matches!(error.kind(), std::io::ErrorKind::ConnectionAborted | std::io::ErrorKind::ConnectionReset)
+                {
                     tracing::warn!(%error, "A connection could not be taken");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }

@@ -50,7 +50,10 @@ fn the_originals_files_load_unchanged() {
                  "providerSecretEnvVar": "TENANT_{upper}_DISCORD_BOT_TOKEN" }}
             ]"#
         ))
-        .plugins(r#"[{ "name": "log", "enabled": true, "options": {} }, { "name": "parrot-bot", "enabled": true, "options": {} }]"#)
+        .plugins(
+            r#"[{ "name": "log", "enabled": true, "options": {} },
+                { "name": "parrot-bot", "enabled": true, "options": {} }]"#,
+        )
         .variable(&format!("TENANT_{upper}_AUTHKEY"), KEY)
         .variable(&format!("TENANT_{upper}_DISCORD_CHANNEL_ID"), "42")
         .variable(&format!("TENANT_{upper}_DISCORD_BOT_TOKEN"), "tok_original");
@@ -80,7 +83,8 @@ fn a_setting_is_taken_from_the_named_variable_then_the_pattern_then_the_options(
         r#", "providerIdEnvVar": "CLASSIC", "env": {"channelId": "NAMED"}, "options": {"channelId": "options"}"#;
     let plain = r#", "options": {"channelId": "options"}"#;
     let all = [("NAMED", "env"), ("CLASSIC", "classic"), (&pattern("CHANNEL_ID"), "pattern")];
-    let cases: [(&str, &[(&str, &str)], &str); 7] = [
+    type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a str);
+    let cases: [Case<'_>; 7] = [
         (by_env, &all, "env"),
         (named, &all, "classic"),
         (plain, &all, "pattern"),
@@ -209,7 +213,8 @@ fn a_disabled_plugin_is_not_among_the_enabled_ones() {
 fn two_tenants_may_use_the_same_channel_name() {
     let files = Files::good()
         .tenants(&format!(
-            r#"[{{"id": "{TENANT}", "name": "A", "authKeyEnvVar": "KEY"}}, {{"id": "{OTHER}", "name": "B", "authKeyEnvVar": "KEY2"}}]"#
+            r#"[{{"id": "{TENANT}", "name": "A", "authKeyEnvVar": "KEY"}},
+                {{"id": "{OTHER}", "name": "B", "authKeyEnvVar": "KEY2"}}]"#
         ))
         .variable("KEY2", OTHER_KEY)
         .channels(&format!(

@@ -2,7 +2,8 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use conductor::clock::SystemClock;
 use conductor::config::environment::Environment;
@@ -10,6 +11,8 @@ use conductor::server::{Options, Server};
 use conductor_channels::PLUGINS;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+
+use super::provider::DEADLINE;
 
 /// The first tenant's id and key.
 pub(crate) const TENANT_A: &str = "01943c2a-7c3e-7000-8000-00000000000a";
@@ -114,9 +117,54 @@ impl TestServer {
         format!("http://{}{path}", self.address())
     }
 
+    /// Posts a notification and expects it to be accepted. Gives its id.
+    pub(crate) async fn send(&self, key: &str, body: &Value) -> String {
+        let (status, answer) = self.post(key, "/notifications", body).await;
+        assert_eq!(status, 202, "{answer}");
+        answer["id"].as_str().expect("an id").to_owned()
+    }
+
+    pub(crate) async fn post(&self, key: &str, path: &str, body: &Value) -> (u16, Value) {
+        answer(http().post(self.url(path)).bearer_auth(key).json(body)).await
+    }
+
+    pub(crate) async fn get(&self, key: &str, path: &str) -> (u16, Value) {
+        answer(http().get(self.url(path)).bearer_auth(key)).await
+    }
+
+    /// Waits until a notification has this status. Gives its story.
+    pub(crate) async fn wait_for(&self, key: &str, id: &str, status: &str) -> Value {
+        let start = Instant::now();
+        loop {
+            let (_, story) = self.get(key, &format!("/notifications/{id}")).await;
+            if story["status"] == status {
+                return story;
+            }
+            assert!(start.elapsed() < DEADLINE, "not {status} in time: {story:#}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     /// Stops it as SIGTERM would. The directory is for the next one.
     pub(crate) async fn stop(self) -> TempDir {
         self.server.stop().await;
         self.directory
     }
+}
+
+/// A client for the tests' own requests.
+pub(crate) fn http() -> reqwest::Client {
+    static CLIENT: OnceLock<()> = OnceLock::new();
+    CLIENT.get_or_init(|| drop(rustls::crypto::ring::default_provider().install_default()));
+    #[expect(clippy::disallowed_methods, reason = "the tests speak to their own server")]
+    let builder = reqwest::Client::builder();
+    builder.no_proxy().build().expect("a client")
+}
+
+/// Sends a request and reads its answer as JSON.
+pub(crate) async fn answer(request: reqwest::RequestBuilder) -> (u16, Value) {
+    let answer = request.send().await.expect("an answer");
+    let status = answer.status().as_u16();
+    let text = answer.text().await.expect("a body");
+    (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
 }

@@ -1,0 +1,130 @@
+//! The worst night: the process is killed at random instants, again and again, under load. Nothing that it has said
+//! 202 to may be lost.
+
+use std::collections::{HashMap, HashSet};
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use tempfile::TempDir;
+use tokio::task::JoinSet;
+
+use super::support::provider::{Answer, Provider};
+use super::support::server::{KEY_A, TENANT_A, World, answer, http};
+
+/// How often the process is killed; `CRASH_ROUNDS` sets another number.
+const ROUNDS: usize = 25;
+/// So many clients send at once.
+const CLIENTS: usize = 6;
+/// How long the last start may take to deliver everything.
+const DRAIN: Duration = Duration::from_secs(60);
+
+/// A conductor in a process of its own, killed when it is dropped.
+struct Process {
+    child: Child,
+    url: String,
+}
+
+impl Process {
+    /// Starts it on a free port and waits until it serves.
+    fn start(directory: &TempDir, world: &World) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_conductor"))
+            .current_dir(directory.path())
+            .envs(world.variables.iter().map(|(name, value)| (name, value)))
+            .env("PORT", "0")
+            .env("HOST", "127.0.0.1")
+            .env("CONFIG_DIR", directory.path().join("config"))
+            .env("DATA_DIR", directory.path())
+            .env("LOG_LEVEL", "error")
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        let lines = BufReader::new(child.stdout.take().expect("its output")).lines();
+        let line = lines.map_while(Result::ok).find(|line| line.contains("serves on"));
+        let line = line.expect("it says where it serves");
+        let url = line.split_whitespace().last().expect("an address").to_owned();
+        Self { child, url }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // SIGKILL: no handler runs, nothing is flushed.
+        self.child.kill().expect("it was running");
+        self.child.wait().expect("it has ended");
+    }
+}
+
+/// Sends until the process is gone. Gives the ids of those that it has said 202 to.
+async fn send_until_gone(url: String, client: usize, round: usize) -> Vec<String> {
+    let http = http();
+    let mut accepted = Vec::new();
+    for number in 0.. {
+        let body = json!({ "channel": "webhook", "message": format!("{round}/{client}/{number}"), "targetId": client.to_string() });
+        let sent = http.post(format!("{url}/notifications")).bearer_auth(KEY_A).json(&body).send().await;
+        let Ok(sent) = sent else { break };
+        if sent.status() != 202 {
+            break;
+        }
+        let location = sent.headers().get("location").and_then(|place| place.to_str().ok());
+        accepted.extend(location.and_then(|place| place.rsplit('/').next()).map(str::to_owned));
+    }
+    accepted
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_accepted_is_lost_when_the_process_is_killed() {
+    let rounds = option_env!("CRASH_ROUNDS").and_then(|rounds| rounds.parse().ok()).unwrap_or(ROUNDS);
+    let provider = Provider::start().await;
+    provider.then(Answer::status(200).after(Duration::from_millis(1)));
+    let directory = TempDir::new().expect("a directory");
+    let world = World::new().webhook(TENANT_A, "hook", &provider.url(), &json!({ "maxConcurrency": 16 }));
+    world.write(&directory.path().join("config"));
+    let accepted: Arc<Mutex<Vec<String>>> = Arc::default();
+    for round in 0..rounds {
+        let process = Process::start(&directory, &world);
+        let mut clients = JoinSet::new();
+        for client in 0..CLIENTS {
+            clients.spawn(send_until_gone(process.url.clone(), client, round));
+        }
+        tokio::time::sleep(Duration::from_millis(fastrand::u64(5..250))).await;
+        drop(process);
+        while let Some(ids) = clients.join_next().await {
+            accepted.lock().unwrap().extend(ids.expect("the client ends"));
+        }
+        if round % 3 == 0 {
+            // Some rounds fail, so that retries and rate limits are among what is killed.
+            provider.next(Answer::status(500)).next(Answer::status(429).header("retry-after", "1"));
+        }
+    }
+    let accepted = std::mem::take(&mut *accepted.lock().unwrap());
+    let process = Process::start(&directory, &world);
+    let start = Instant::now();
+    let missing = loop {
+        let arrived: HashSet<String> = provider
+            .received()
+            .iter()
+            .map(|request| request.json()["data"]["id"].as_str().unwrap().to_owned())
+            .collect();
+        let missing: Vec<&String> = accepted.iter().filter(|id| !arrived.contains(*id)).collect();
+        if missing.is_empty() || start.elapsed() > DRAIN {
+            break missing.into_iter().cloned().collect::<Vec<_>>();
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
+    for id in &missing {
+        let story = answer(http().get(format!("{}/notifications/{id}", process.url)).bearer_auth(KEY_A)).await.1;
+        assert!(matches!(story["status"].as_str(), Some("failed" | "expired")), "lost: {story:#}");
+    }
+    let mut ids: HashMap<String, Vec<String>> = HashMap::new();
+    for request in provider.received() {
+        let id = request.json()["data"]["id"].as_str().unwrap().to_owned();
+        ids.entry(id).or_default().push(request.header("webhook-id").to_owned());
+    }
+    let doubles = ids.values().filter(|sent| sent.len() > 1).count();
+    assert!(ids.values().all(|sent| sent.iter().all(|id| *id == sent[0])), "a double with another id");
+    assert!(accepted.len() > rounds, "too little was sent to prove anything: {}", accepted.len());
+    eprintln!("killed {rounds} times: {} accepted, none lost, {doubles} sent more than once", accepted.len());
+}
