@@ -162,7 +162,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, plugins: &'static [Pl
 pub fn run(line: CommandLine, session: &mut Session<'_>) -> Result<Ended, Failure> {
     let process = &line.process;
     match line.command.unwrap_or(Command::Serve(serve::Arguments {})) {
-        Command::Serve(arguments) => serve::run(&arguments, process.resolve()?, session),
+        Command::Serve(arguments) => serve::run(&arguments, &process.resolve()?, session),
         Command::Init(arguments) => init::run(&arguments, &process.resolve()?, session),
         Command::Check(arguments) => check::run(&arguments, &process.resolve()?, session),
         Command::Schema(arguments) => schema::run(&arguments, session),
