@@ -2,7 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use http::Method;
+use http_body_util::StreamBody;
+use hyper::body::Frame;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -129,9 +132,10 @@ async fn limits_are_kept_to_the_byte() {
     raw(&client, whole(256 * 1024)).await.expect(202);
     assert_eq!(raw(&client, whole(256 * 1024 + 1)).await.problem(413)["type"], "/docs#problem-too-large");
     raw(&client, whole(10 * 1024 * 1024)).await.problem(413);
-    let chunked = futures_util::stream::iter((0..160).map(|_| Ok::<_, std::io::Error>(vec![b' '; 65_536])));
+    let frames = (0..160).map(|_| Ok::<_, std::io::Error>(Frame::data(Bytes::from(vec![b' '; 65_536]))));
+    let chunked = reqwest::Body::wrap(StreamBody::new(futures_util::stream::iter(frames)));
     let request = client.request(Method::POST, "/notifications").header("content-type", "application/json");
-    reply(request.body(reqwest::Body::wrap_stream(chunked))).await.problem(413);
+    reply(request.body(chunked)).await.problem(413);
 }
 
 #[tokio::test]
