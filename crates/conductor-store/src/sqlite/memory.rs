@@ -20,7 +20,8 @@ pub(crate) struct Memory(Mutex<State>);
 
 #[derive(Debug, Default)]
 pub(crate) struct State {
-    leased: HashSet<DeliveryKey>,
+    /// The deliveries under way; true where that is written down, because it may kill the process.
+    leased: HashMap<DeliveryKey, bool>,
     ending: HashSet<DeliveryKey>,
     fresh: HashMap<DeliveryKey, Arc<Notification>>,
     fresh_bytes: usize,
@@ -32,13 +33,15 @@ pub(crate) struct State {
     pub(crate) unfed: Vec<(TenantId, NotificationId)>,
 }
 
-/// A part of `pending` that has yet to be handed over.
+/// A part of `pending` that has yet to be handed over: all behind a place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Scan {
     /// Behind this one; none means from the beginning.
     pub(crate) after: Option<DeliveryKey>,
-    /// Whether a process died with these, see [`Queued::suspect`].
-    pub(crate) suspect: bool,
+    /// A process died with those up to this one, see [`Queued::suspect`].
+    pub(crate) suspect_through: Option<DeliveryKey>,
+    /// The first in order of those that arrived since the last read began: it may not have seen them.
+    missed: Option<DeliveryKey>,
 }
 
 impl Memory {
@@ -51,23 +54,33 @@ impl State {
     /// Leases a delivery, unless an attempt is under way or it is being ended. Gives its notification where that is
     /// still in memory.
     pub(crate) fn lease(&mut self, key: DeliveryKey) -> Option<Option<Arc<Notification>>> {
-        if self.ending.contains(&key) || !self.leased.insert(key) {
+        if self.ending.contains(&key) || self.leased.contains_key(&key) {
             return None;
         }
+        self.leased.insert(key, false);
         Some(self.forget_fresh(key))
     }
 
     pub(crate) fn is_leased(&self, key: DeliveryKey) -> bool {
-        self.leased.contains(&key)
+        self.leased.contains_key(&key)
     }
 
-    pub(crate) fn unlease(&mut self, key: DeliveryKey) -> bool {
-        self.leased.remove(&key)
+    /// This lease is written down too.
+    pub(crate) fn mark(&mut self, key: DeliveryKey) {
+        self.leased.entry(key).and_modify(|marked| *marked = true);
+    }
+
+    pub(crate) fn is_marked(&self, key: DeliveryKey) -> bool {
+        self.leased.get(&key).copied().unwrap_or(false)
+    }
+
+    pub(crate) fn unlease(&mut self, key: DeliveryKey) {
+        self.leased.remove(&key);
     }
 
     /// From now until [`State::ended`] nobody can lease this delivery. False if somebody has.
     pub(crate) fn begin_ending(&mut self, key: DeliveryKey) -> bool {
-        !self.leased.contains(&key) && {
+        !self.leased.contains_key(&key) && {
             self.ending.insert(key);
             true
         }
@@ -105,21 +118,24 @@ impl State {
         self.ending.clear();
     }
 
-    /// A delivery waits to be handed over, with its notification if that is worth keeping in memory.
+    /// A delivery waits to be handed over, with its notification if that is worth keeping in memory. While there is a
+    /// scan, what lies behind its place is left to it, so that nothing overtakes what has waited longer.
     pub(crate) fn arrive(&mut self, queued: Queued, notification: Option<&Arc<Notification>>) {
-        if self.arrivals.len() >= ARRIVALS_MAX {
-            let just_before = previous(queued.key);
-            let after = self.scan.map_or(just_before, |scan| scan.after.min(just_before));
-            let suspect = self.scan.is_some_and(|scan| scan.suspect);
-            self.scan = Some(Scan { after, suspect });
-            return;
+        let key = queued.key;
+        let is_full = self.arrivals.len() >= ARRIVALS_MAX;
+        match &mut self.scan {
+            Some(scan) if Some(key) > scan.after => {
+                scan.missed = Some(scan.missed.map_or(key, |missed| missed.min(key)));
+            }
+            Some(scan) if is_full => scan.after = previous(key),
+            None if is_full => self.scan = Some(Scan { after: previous(key), suspect_through: None, missed: None }),
+            _ => self.arrivals.push_back(queued),
         }
-        self.arrivals.push_back(queued);
         if let Some(notification) = notification {
             let bytes = notification.message.len();
             if self.fresh.len() < FRESH_MAX && self.fresh_bytes + bytes <= FRESH_MAX_BYTES {
                 self.fresh_bytes += bytes;
-                self.fresh.insert(queued.key, Arc::clone(notification));
+                self.fresh.insert(key, Arc::clone(notification));
             }
         }
     }
@@ -129,19 +145,25 @@ impl State {
         self.arrivals.drain(..count).collect()
     }
 
-    pub(crate) fn scan(&self) -> Option<Scan> {
-        self.scan
+    /// Hands over all of `pending` by a scan; a process died with those up to `suspect_through`.
+    pub(crate) fn begin_scan(&mut self, suspect_through: Option<DeliveryKey>) {
+        self.scan = Some(Scan { after: None, suspect_through, missed: None });
     }
 
-    /// Begins to hand over all of `pending`.
-    pub(crate) fn begin_scan(&mut self, suspect: bool) {
-        self.scan = Some(Scan { after: None, suspect });
+    /// A read of what lies behind the place of the scan begins, if there is a scan.
+    pub(crate) fn begin_read(&mut self) -> Option<Scan> {
+        let scan = self.scan.as_mut()?;
+        scan.missed = None;
+        Some(*scan)
     }
 
-    /// The scan has come as far as `after`; none: to the end. Nothing changes if it was set back meanwhile.
-    pub(crate) fn scanned(&mut self, from: Scan, after: Option<DeliveryKey>) {
-        if self.scan == Some(from) {
-            self.scan = after.map(|after| Scan { after: Some(after), ..from });
+    /// The read that began as `from` saw everything up to `last`, or to the end. The scan goes back to what it missed.
+    pub(crate) fn end_read(&mut self, from: Scan, last: Option<DeliveryKey>, at_end: bool) {
+        let Some(scan) = self.scan.as_mut().filter(|scan| scan.after == from.after) else { return };
+        match scan.missed {
+            None if at_end => self.scan = None,
+            None => scan.after = last,
+            Some(missed) => scan.after = last.or(from.after).min(previous(missed)),
         }
     }
 
@@ -163,4 +185,85 @@ fn previous(key: DeliveryKey) -> Option<DeliveryKey> {
     }
     let smaller = key.notification.uuid().as_u128().checked_sub(1)?;
     Some(DeliveryKey { notification: NotificationId::from_bytes(smaller.to_be_bytes()), ordinal: u8::MAX })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use conductor_core::{ChannelId, Priority, Timestamp};
+
+    fn key(number: u8) -> DeliveryKey {
+        DeliveryKey { notification: NotificationId::from_bytes([number; 16]), ordinal: 0 }
+    }
+
+    fn queued(number: u8) -> Queued {
+        Queued {
+            key: key(number),
+            tenant: TenantId::from_bytes([1; 16]),
+            channel: ChannelId::from_bytes([2; 16]),
+            lane: 0,
+            priority: Priority::Normal,
+            due: Timestamp::ZERO,
+            suspect: false,
+        }
+    }
+
+    fn full() -> State {
+        State { arrivals: std::iter::repeat_n(queued(10), ARRIVALS_MAX).collect(), ..State::default() }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_left_to_a_scan_that_begins_just_before_it() {
+        let mut state = full();
+        state.arrive(queued(20), None);
+        state.arrive(queued(30), None);
+        assert_eq!(state.arrivals.len(), ARRIVALS_MAX);
+        let scan = state.begin_read().unwrap();
+        assert!(scan.after < Some(key(20)) && scan.after > Some(key(19)));
+        state.take_arrivals(1);
+        state.arrive(queued(40), None);
+        assert_eq!(state.arrivals.len(), ARRIVALS_MAX - 1, "it does not overtake those that wait for the scan");
+        state.arrive(queued(5), None);
+        assert_eq!(state.arrivals.len(), ARRIVALS_MAX, "the scan would not come by this one");
+        state.arrive(queued(4), None);
+        assert!(state.begin_read().unwrap().after < Some(key(4)), "the scan is set back");
+    }
+
+    #[test]
+    fn a_scan_goes_back_to_what_arrived_while_it_read() {
+        let mut state = State::default();
+        state.begin_scan(None);
+        let from = state.begin_read().unwrap();
+        state.arrive(queued(7), None);
+        state.arrive(queued(3), None);
+        state.end_read(from, Some(key(9)), true);
+        let from = state.begin_read().unwrap();
+        assert!(from.after < Some(key(3)) && from.after > Some(key(2)));
+        state.end_read(from, Some(key(5)), false);
+        let from = state.begin_read().unwrap();
+        assert_eq!(from.after, Some(key(5)));
+        state.end_read(from, None, true);
+        assert!(!state.has_arrivals());
+    }
+
+    #[test]
+    fn a_scan_that_was_set_back_while_it_read_stays_there() {
+        let mut state = full();
+        state.arrive(queued(50), None);
+        let from = state.begin_read().unwrap();
+        state.arrive(queued(20), None);
+        state.end_read(from, Some(key(60)), true);
+        assert!(state.begin_read().unwrap().after < Some(key(20)));
+    }
+
+    #[test]
+    fn the_key_just_before_another_leaves_no_gap() {
+        let zero = DeliveryKey { notification: NotificationId::from_bytes([0; 16]), ordinal: 0 };
+        assert_eq!(previous(zero), None);
+        let second = DeliveryKey { ordinal: 1, ..key(9) };
+        assert_eq!(previous(second), Some(key(9)));
+        let before = previous(key(9)).unwrap();
+        assert_eq!(before.ordinal, u8::MAX);
+        assert_eq!(before.notification.uuid().as_u128() + 1, key(9).notification.uuid().as_u128());
+    }
 }

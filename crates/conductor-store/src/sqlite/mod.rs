@@ -3,7 +3,7 @@
 
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
 use async_trait::async_trait;
@@ -14,7 +14,7 @@ use conductor_core::store::{
 };
 use conductor_core::{ChannelId, Clock, DeliveryKey, Notification, NotificationId, StoreError, TenantId, Timestamp};
 use rusqlite::{Connection, OptionalExtension};
-use tokio::sync::{Notify, Semaphore, oneshot};
+use tokio::sync::{Mutex, Notify, Semaphore, oneshot};
 
 use crate::migrate::{MigrateError, migrate, refuse_foreign};
 use memory::Memory;
@@ -64,13 +64,10 @@ pub struct SqliteStore {
     readers: Arc<Readers>,
     clock: Arc<dyn Clock>,
     latest: Option<NotificationId>,
-    owner: Mutex<Option<Owner>>,
-}
-
-/// What ends with the store.
-struct Owner {
-    thread: JoinHandle<()>,
-    _lock: File,
+    /// One scan at a time, so that each knows what came while it read.
+    scanning: Mutex<()>,
+    /// The writer; none after it has ended.
+    writer: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl SqliteStore {
@@ -92,7 +89,10 @@ impl SqliteStore {
         let sql = "SELECT value FROM meta WHERE name = 'feed_mark'";
         let mark: Option<[u8; 16]> = connection.query_row(sql, [], |row| row.get(0)).optional().map_err(engine)?;
         memory.lock().unfed = unfed(&connection, mark).map_err(engine)?;
-        memory.lock().begin_scan(unclean);
+        let sql = "SELECT notification, ordinal FROM pending ORDER BY notification DESC, ordinal DESC LIMIT 1";
+        if let Some(last) = connection.query_row(sql, [], rows::key).optional().map_err(engine)? {
+            memory.lock().begin_scan(unclean.then_some(last));
+        }
         read::count_waiting(&connection, |channel| memory.lock().count_in(channel)).map_err(engine)?;
         let latest: Option<[u8; 16]> =
             connection.query_row("SELECT max(id) FROM notification", [], |row| row.get(0)).map_err(engine)?;
@@ -101,8 +101,11 @@ impl SqliteStore {
         let (commands, received) = mpsc::channel();
         let fed_through = mark.map(NotificationId::from_bytes);
         let writer = Writer { connection, memory: Arc::clone(&memory), arrived: Arc::clone(&arrived), fed_through };
-        let thread = std::thread::Builder::new().name("store-writer".into()).spawn(move || writer.run(&received));
-        let thread = thread.map_err(io)?;
+        let thread = std::thread::Builder::new().name("store-writer".into()).spawn(move || {
+            writer.run(&received);
+            // Not before the last write: until then the store has an owner.
+            drop(lock);
+        });
         Ok(Self {
             commands,
             permits: Arc::new(Semaphore::new(COMMANDS_MAX)),
@@ -111,7 +114,8 @@ impl SqliteStore {
             readers: Arc::new(Readers::new(&path)),
             clock,
             latest: latest.map(NotificationId::from_bytes),
-            owner: Mutex::new(Some(Owner { thread, _lock: lock })),
+            scanning: Mutex::default(),
+            writer: Mutex::new(Some(thread.map_err(io)?)),
         })
     }
 
@@ -202,16 +206,18 @@ impl Store for SqliteStore {
 
     async fn arrivals(&self, limit: usize) -> Result<Vec<Queued>, StoreError> {
         let limit = limit.min(BATCH_MAX);
-        let (arrived, scan) = {
+        let _alone = self.scanning.lock().await;
+        let scan = {
             let mut memory = self.memory.lock();
-            (memory.take_arrivals(limit), memory.scan())
+            let arrived = memory.take_arrivals(limit);
+            if !arrived.is_empty() || limit == 0 {
+                return Ok(arrived);
+            }
+            memory.begin_read()
         };
-        if !arrived.is_empty() {
-            return Ok(arrived);
-        }
-        let Some(scan) = scan.filter(|_| limit > 0) else { return Ok(Vec::new()) };
-        let (found, after) = self.readers.read(move |connection| read::scan(connection, scan, limit)).await?;
-        self.memory.lock().scanned(scan, after);
+        let Some(scan) = scan else { return Ok(Vec::new()) };
+        let (found, at_end) = self.readers.read(move |connection| read::scan(connection, scan, limit)).await?;
+        self.memory.lock().end_read(scan, found.last().map(|queued| queued.key), at_end);
         Ok(found)
     }
 
@@ -220,37 +226,32 @@ impl Store for SqliteStore {
     }
 
     async fn claim(&self, claims: &[Claim], now: Timestamp) -> Result<Vec<Claimed>, StoreError> {
+        let mut taken = Taken { memory: &self.memory, keys: Vec::with_capacity(claims.len()) };
         let leased: Vec<Option<Option<Arc<Notification>>>> = {
             let mut memory = self.memory.lock();
-            claims.iter().map(|claim| memory.lease(claim.key)).collect()
+            claims.iter().map(|claim| memory.lease(claim.key).inspect(|_| taken.keys.push(claim.key))).collect()
         };
         let is_to_be_read = |known: &Option<Option<_>>| matches!(known, Some(None));
         let unread: Vec<Claim> =
             claims.iter().zip(&leased).filter(|(_, known)| is_to_be_read(known)).map(|(claim, _)| *claim).collect();
-        let mut read = match self.read_for_claim(&unread).await {
-            Ok(read) => read.into_iter(),
-            Err(error) => {
-                let mut memory = self.memory.lock();
-                for (claim, _) in claims.iter().zip(&leased).filter(|(_, known)| known.is_some()) {
-                    memory.unlease(claim.key);
-                }
-                return Err(error);
-            }
-        };
+        let mut read = self.read_for_claim(&unread, now).await?.into_iter();
         let mut claimed = Vec::with_capacity(claims.len());
+        taken.keys.clear();
         for (claim, known) in claims.iter().zip(leased) {
             claimed.push(match known {
                 None => Claimed::Gone,
                 Some(Some(notification)) => Claimed::Leased(Box::new(first_lease(notification))),
                 Some(None) => match read.next().flatten() {
-                    Some((waiting, _)) if waiting.due > now => {
-                        self.memory.lock().unlease(claim.key);
-                        Claimed::NotDue(Queued { suspect: claim.suspect, ..waiting.queued() })
+                    Some((waiting, notification)) if waiting.due <= now => {
+                        if claim.suspect {
+                            self.memory.lock().mark(claim.key);
+                        }
+                        Claimed::Leased(Box::new(lease(waiting, notification)))
                     }
-                    Some((waiting, notification)) => Claimed::Leased(Box::new(lease(waiting, notification))),
-                    None => {
-                        self.memory.lock().unlease(claim.key);
-                        Claimed::Gone
+                    other => {
+                        taken.keys.push(claim.key);
+                        let queued = |waiting: Waiting| Queued { suspect: claim.suspect, ..waiting.queued() };
+                        other.map_or(Claimed::Gone, |(waiting, _)| Claimed::NotDue(queued(waiting)))
                     }
                 },
             });
@@ -270,7 +271,10 @@ impl Store for SqliteStore {
         let (reply, replied) = oneshot::channel();
         let sent = self.commands.send(Envelope::Command(Command::Settle(lease, finished, reply), permit));
         match sent {
-            Ok(()) => replied.await.unwrap_or_else(|_| unreachable!("the writer answers everything that it takes")),
+            Ok(()) => match replied.await {
+                Ok(result) => result,
+                Err(_) => unreachable!("the writer answers everything that it takes"),
+            },
             Err(mpsc::SendError(Envelope::Command(Command::Settle(lease, finished, _), _))) => {
                 Err(unsettled(lease, finished, StoreError::Closed))
             }
@@ -279,7 +283,13 @@ impl Store for SqliteStore {
     }
 
     async fn release(&self, lease: Lease) {
-        self.memory.lock().unlease(lease.key);
+        let taken = Taken { memory: &self.memory, keys: vec![lease.key] };
+        let is_marked = self.memory.lock().is_marked(lease.key);
+        if is_marked && let Err(error) = self.command(|reply| Command::Unmark(lease.key, reply)).await {
+            // At worst the next start counts an attempt that was not made.
+            tracing::warn!(%error, "A released delivery is still marked as under way");
+        }
+        drop(taken);
     }
 
     async fn cancel(&self, tenant: TenantId, id: NotificationId, at: Timestamp) -> Result<Transition, StoreError> {
@@ -337,7 +347,8 @@ impl Store for SqliteStore {
     }
 
     async fn expire(&self, now: Timestamp) -> Result<Vec<Expired>, StoreError> {
-        let keys = self.readers.read(move |connection| read::overdue(connection, now)).await?;
+        let memory = Arc::clone(&self.memory);
+        let keys = self.readers.read(move |connection| read::overdue(connection, &memory, now)).await?;
         if keys.is_empty() {
             return Ok(Vec::new());
         }
@@ -357,31 +368,65 @@ impl Store for SqliteStore {
     }
 
     async fn close(&self) {
-        let owner = self.owner.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(Owner { thread, _lock }) = owner else { return };
+        let mut writer = self.writer.lock().await;
+        if writer.is_none() {
+            return;
+        }
+        // With all permits in hand nobody is on the way to the writer, so that none of its callers is left waiting.
+        let all = u32::try_from(COMMANDS_MAX).expect("the maximum is small");
+        let permits = self.permits.acquire_many(all).await;
         self.permits.close();
+        drop(permits);
         self.readers.close();
         let (done, closed) = oneshot::channel();
         if self.commands.send(Envelope::Close(done)).is_ok() {
             let _ = closed.await;
         }
         // The writer has nothing left to do, so this takes no time.
-        let _ = thread.join();
+        let _ = writer.take().map(JoinHandle::join);
+    }
+}
+
+impl Drop for SqliteStore {
+    /// Without [`Store::close`] this is the end of a process that died, but for one thing: what the writer has begun it
+    /// finishes, and then the store is free for the next owner.
+    fn drop(&mut self) {
+        (self.commands, _) = mpsc::channel();
+        let _ = self.writer.get_mut().take().map(JoinHandle::join);
     }
 }
 
 impl SqliteStore {
     /// Reads what claims need. Suspects are marked on disk first: if the process dies of one, the mark is found.
-    async fn read_for_claim(&self, claims: &[Claim]) -> Result<Vec<Option<(Waiting, Notification)>>, StoreError> {
+    async fn read_for_claim(
+        &self,
+        claims: &[Claim],
+        now: Timestamp,
+    ) -> Result<Vec<Option<(Waiting, Notification)>>, StoreError> {
         if claims.is_empty() {
             return Ok(Vec::new());
         }
         let suspects: Vec<DeliveryKey> = claims.iter().filter(|claim| claim.suspect).map(|claim| claim.key).collect();
         if !suspects.is_empty() {
-            self.command(|reply| Command::MarkClaimed(suspects, reply)).await?;
+            self.command(|reply| Command::Mark(suspects, now, reply)).await?;
         }
         let keys: Vec<DeliveryKey> = claims.iter().map(|claim| claim.key).collect();
         self.readers.read(move |connection| read::payloads(connection, &keys)).await
+    }
+}
+
+/// Leases that are given back when this is dropped: also when a caller no longer waits for the answer.
+struct Taken<'a> {
+    memory: &'a Memory,
+    keys: Vec<DeliveryKey>,
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        let mut memory = self.memory.lock();
+        for key in &self.keys {
+            memory.unlease(*key);
+        }
     }
 }
 

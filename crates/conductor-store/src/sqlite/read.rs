@@ -48,7 +48,10 @@ impl Readers {
                 None => open(&readers.path)?,
             };
             let result = work(&connection);
-            readers.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+            let mut idle = readers.idle.lock().unwrap_or_else(PoisonError::into_inner);
+            if !readers.permits.is_closed() {
+                idle.push(connection);
+            }
             result
         });
         match result.await {
@@ -71,12 +74,8 @@ fn open(path: &Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-/// The part of `pending` that follows, and where the scan stands after it (none: at the end).
-pub(crate) fn scan(
-    connection: &Connection,
-    scan: Scan,
-    limit: usize,
-) -> rusqlite::Result<(Vec<Queued>, Option<DeliveryKey>)> {
+/// The part of `pending` that follows, and whether that is the end.
+pub(crate) fn scan(connection: &Connection, scan: Scan, limit: usize) -> rusqlite::Result<(Vec<Queued>, bool)> {
     let sql = format!(
         "SELECT {} FROM pending WHERE (notification, ordinal) > (?1, ?2) AND held = 0 \
          ORDER BY notification, ordinal LIMIT ?3",
@@ -87,10 +86,11 @@ pub(crate) fn scan(
         None => ([0; 16], -1),
     };
     let mut statement = connection.prepare_cached(&sql)?;
-    let found = statement.query_map((id, ordinal, rows::count(limit)), |row| rows::queued(row, scan.suspect))?;
+    let found =
+        statement.query_map((id, ordinal, rows::count(limit)), |row| rows::queued(row, scan.suspect_through))?;
     let found = found.collect::<rusqlite::Result<Vec<_>>>()?;
-    let after = if found.len() < limit { None } else { found.last().map(|queued| queued.key) };
-    Ok((found, after))
+    let at_end = found.len() < limit;
+    Ok((found, at_end))
 }
 
 /// Deliveries with their notifications; none for each that waits no more or is held.
@@ -142,12 +142,13 @@ pub(crate) fn oldest(
     Ok(oldest)
 }
 
-/// Waiting deliveries whose time has run out.
-pub(crate) fn overdue(connection: &Connection, now: Timestamp) -> rusqlite::Result<Vec<DeliveryKey>> {
-    let sql = "SELECT notification, ordinal FROM pending WHERE expires_at <= ?1 AND held = 0 LIMIT ?2";
+/// Waiting deliveries whose time has run out. Those under way are passed over, so that they never fill the batch.
+pub(crate) fn overdue(connection: &Connection, memory: &Memory, now: Timestamp) -> rusqlite::Result<Vec<DeliveryKey>> {
+    let sql = "SELECT notification, ordinal FROM pending WHERE expires_at <= ?1 AND held = 0";
     let mut statement = connection.prepare_cached(sql)?;
-    let found = statement.query_map((now.millis(), rows::count(BATCH_MAX)), rows::key)?;
-    found.collect()
+    let found = statement.query_map([now.millis()], rows::key)?;
+    let waits = |key: &rusqlite::Result<DeliveryKey>| key.as_ref().map_or(true, |key| !memory.lock().is_leased(*key));
+    found.filter(waits).take(BATCH_MAX).collect()
 }
 
 /// Idempotency keys that were accepted before `before`.
@@ -234,10 +235,12 @@ pub(crate) fn page(connection: &Connection, memory: &Memory, request: &PageReque
     let unfed: Vec<NotificationId> =
         memory.lock().unfed.iter().filter(|(tenant, _)| *tenant == request.tenant).map(|(_, id)| *id).collect();
     let transaction = connection.unchecked_transaction()?;
-    let candidates = candidates(&transaction, request, unfed)?;
+    // A page without conditions looks no further than it needs.
+    let look = if request.filter == Filter::default() { request.limit + 1 } else { LOOK_MAX };
+    let candidates = candidates(&transaction, request, unfed, look)?;
     let mut items = Vec::new();
     let mut next = None;
-    let looked_at_all = candidates.len() < LOOK_MAX;
+    let looked_at_all = candidates.len() < look;
     let mut last = None;
     for id in candidates {
         if items.len() == request.limit {
@@ -263,11 +266,12 @@ fn time_of(id: NotificationId) -> i64 {
     i64::try_from(id.uuid().as_u128() >> 80).unwrap_or(i64::MAX)
 }
 
-/// The ids that may fit, newest first, at most [`LOOK_MAX`].
+/// The ids that may fit, newest first, at most `look`.
 fn candidates(
     connection: &Connection,
     request: &PageRequest,
     unfed: Vec<NotificationId>,
+    look: usize,
 ) -> rusqlite::Result<Vec<NotificationId>> {
     let latest = request.filter.to.map(|to| to.millis().saturating_add(CLOCK_SLACK_MILLIS));
     let bound = latest.map(|millis| u128::from(millis.unsigned_abs().min((1 << 48) - 1)) << 80);
@@ -293,12 +297,9 @@ fn candidates(
             true,
         ),
     };
-    // A page without conditions looks no further than it needs.
-    let plain = request.filter == Filter::default();
-    let limit = if plain { request.limit + 1 } else { LOOK_MAX };
     let mut statement = connection.prepare_cached(sql)?;
     let tenant = request.tenant.bytes();
-    let found = statement.query_map((tenant, before.bytes(), rows::count(limit)), |row| {
+    let found = statement.query_map((tenant, before.bytes(), rows::count(look)), |row| {
         rows::id_bytes(row, 0).map(NotificationId::from_bytes)
     })?;
     let mut ids = found.collect::<rusqlite::Result<Vec<_>>>()?;
@@ -306,7 +307,7 @@ fn candidates(
         let known: HashSet<_> = ids.iter().copied().collect();
         ids.extend(unfed.into_iter().filter(|id| *id < before && !known.contains(id)));
         ids.sort_unstable_by(|a, b| b.cmp(a));
-        ids.truncate(limit);
+        ids.truncate(look);
     }
     Ok(ids)
 }

@@ -93,16 +93,17 @@ pub(crate) fn insert_notification(statement: &mut Statement<'_>, n: &Fields) -> 
     ))
 }
 
-/// Reads the row that begins with [`QUEUED_COLUMNS`].
-pub(crate) fn queued(row: &Row<'_>, suspect: bool) -> rusqlite::Result<Queued> {
+/// Reads the row that begins with [`QUEUED_COLUMNS`]. Those up to `suspect_through` are suspect.
+pub(crate) fn queued(row: &Row<'_>, suspect_through: Option<DeliveryKey>) -> rusqlite::Result<Queued> {
+    let key = key(row)?;
     Ok(Queued {
-        key: key(row)?,
+        key,
         tenant: TenantId::from_bytes(id_bytes(row, 2)?),
         channel: ChannelId::from_bytes(id_bytes(row, 3)?),
         lane: row.get::<_, i64>(4)?.cast_unsigned(),
         priority: word::<Priority>(row, 5)?,
         due: time(row, 6)?,
-        suspect,
+        suspect: Some(key) <= suspect_through,
     })
 }
 

@@ -47,13 +47,20 @@ pub(crate) fn apply(
     match command {
         Command::Accept(new, _) => accept(transaction, memory, fed_through, new),
         Command::Settle(lease, finished, _) => settle(transaction, lease, finished).map(Effect::Settled),
-        Command::MarkClaimed(keys, _) => {
-            let sql = "UPDATE pending SET claimed = claimed + 1 WHERE notification = ?1 AND ordinal = ?2";
+        Command::Mark(keys, now, _) => {
+            // What is not due or held will get no lease, so it is not to be blamed for anything.
+            let sql = "UPDATE pending SET claimed = 1 WHERE notification = ?1 AND ordinal = ?2 AND due_at <= ?3 \
+                       AND held = 0";
             let mut statement = transaction.prepare_cached(sql)?;
             for key in keys {
-                statement.execute((key.notification.bytes(), key.ordinal))?;
+                statement.execute((key.notification.bytes(), key.ordinal, now.millis()))?;
             }
-            Ok(Effect::Claimed)
+            Ok(Effect::Written)
+        }
+        Command::Unmark(key, _) => {
+            let sql = "UPDATE pending SET claimed = 0 WHERE notification = ?1 AND ordinal = ?2";
+            transaction.prepare_cached(sql)?.execute((key.notification.bytes(), key.ordinal))?;
+            Ok(Effect::Written)
         }
         Command::Change(change, _) => self::change(transaction, memory, change),
         Command::Expire(keys, at, _) => expire(transaction, memory, keys, *at).map(Effect::Expired),
@@ -69,7 +76,7 @@ pub(crate) fn apply(
         Command::Ping(_) => {
             let sql = "INSERT OR REPLACE INTO meta (name, value) VALUES ('pinged', 1)";
             transaction.prepare_cached(sql)?.execute([])?;
-            Ok(Effect::Pong)
+            Ok(Effect::Written)
         }
     }
 }
@@ -499,13 +506,15 @@ fn change(transaction: &Transaction<'_>, memory: &Memory, change: &Change) -> ru
         ChangeKind::Cancel { at } | ChangeKind::Resolve { at } => at,
         ChangeKind::Replay { due, .. } => due,
     };
-    let leased = memory.lock().is_leased(waiting.key);
-    let status = rows::waiting_status(waiting.held, leased, waiting.attempts, waiting.due, now);
+    let status = rows::waiting_status(waiting.held, false, waiting.attempts, waiting.due, now);
     let allowed = match change.kind {
         ChangeKind::Cancel { .. } => true,
         ChangeKind::Replay { .. } | ChangeKind::Resolve { .. } => waiting.held,
     };
-    if !allowed || !memory.lock().begin_ending(waiting.key) {
+    if memory.lock().is_leased(waiting.key) || (allowed && !memory.lock().begin_ending(waiting.key)) {
+        return done(Transition::WrongStatus(Status::Sending));
+    }
+    if !allowed {
         return done(Transition::WrongStatus(status));
     }
     let (status, at) = match &change.kind {
@@ -538,8 +547,9 @@ fn replay(
         let sql = "UPDATE pending SET expires_at = ?3 WHERE notification = ?1 AND ordinal = ?2";
         transaction.prepare_cached(sql)?.execute((key.notification.bytes(), key.ordinal, expires_at.millis()))?;
         update_pending(transaction, &again)?;
+        let status = rows::waiting_status(false, false, again.attempts, due, due);
         let touched = Touched { key, ended: Some(again.channel_id), queued: Some(again.queued()) };
-        return Ok(Effect::Changed(Transition::Done(Status::Retrying), Some(touched)));
+        return Ok(Effect::Changed(Transition::Done(status), Some(touched)));
     }
     let Some(ordinal) = key.ordinal.checked_add(1) else {
         return Ok(Effect::Changed(Transition::WrongStatus(ended.unwrap_or(Status::Held)), None));

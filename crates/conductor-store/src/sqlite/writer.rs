@@ -27,7 +27,10 @@ pub(crate) type Reply<T, E = StoreError> = oneshot::Sender<Result<T, E>>;
 pub(crate) enum Command {
     Accept(NewNotification, Reply<Accepted>),
     Settle(Box<Lease>, Finished, Reply<Settled, Unsettled>),
-    MarkClaimed(Vec<DeliveryKey>, Reply<()>),
+    /// Writes down that attempts of these are about to be made, as far as they are due.
+    Mark(Vec<DeliveryKey>, Timestamp, Reply<()>),
+    /// Takes that back.
+    Unmark(DeliveryKey, Reply<()>),
     Change(Change, Reply<Transition>),
     Expire(Vec<DeliveryKey>, Timestamp, Reply<Vec<Expired>>),
     Forget(Vec<(TenantId, String)>, Timestamp, Reply<usize>),
@@ -52,11 +55,10 @@ pub(crate) struct Writer {
 pub(crate) enum Effect {
     Accepted(Accepted, Option<DeliveryKey>),
     Settled(Settled),
-    Claimed,
     Changed(Transition, Option<write::Touched>),
     Expired(Vec<Expired>),
     Forgotten(usize),
-    Pong,
+    Written,
 }
 
 impl Writer {
@@ -189,7 +191,9 @@ impl Writer {
                 let _ = reply.send(Ok(expired));
             }
             (Command::Forget(_, _, reply), Effect::Forgotten(count)) => drop(reply.send(Ok(count))),
-            (Command::MarkClaimed(_, reply), _) | (Command::Ping(reply), _) => drop(reply.send(Ok(()))),
+            (Command::Mark(_, _, reply) | Command::Unmark(_, reply) | Command::Ping(reply), Effect::Written) => {
+                drop(reply.send(Ok(())));
+            }
             _ => unreachable!("apply gives each command its own effect"),
         }
     }
@@ -202,7 +206,9 @@ impl Writer {
         match command {
             Command::Accept(_, reply) => drop(reply.send(Err(error))),
             Command::Settle(lease, finished, reply) => drop(reply.send(Err(Unsettled { lease, finished, error }))),
-            Command::MarkClaimed(_, reply) | Command::Ping(reply) => drop(reply.send(Err(error))),
+            Command::Mark(_, _, reply) | Command::Unmark(_, reply) | Command::Ping(reply) => {
+                drop(reply.send(Err(error)));
+            }
             Command::Change(_, reply) => drop(reply.send(Err(error))),
             Command::Expire(_, _, reply) => drop(reply.send(Err(error))),
             Command::Forget(_, _, reply) => drop(reply.send(Err(error))),

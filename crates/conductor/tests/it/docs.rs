@@ -4,6 +4,8 @@ mod api;
 mod commands;
 pub(crate) mod configuration;
 pub(crate) mod markdown;
+mod operations;
+mod webhook;
 
 use std::path::{Path, PathBuf};
 

@@ -1,5 +1,7 @@
 //! Every test that needs the whole program, in one binary: it links once.
 
+#![allow(clippy::unwrap_used, reason = "what a test needs may end it by unwrapping, as the test itself may")]
+
 mod api_auth;
 mod api_batch;
 mod api_dead_letters;

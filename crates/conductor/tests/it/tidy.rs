@@ -156,13 +156,19 @@ fn every_file_is_named_by_a_module() {
         }
     }
     while let Some(path) = open.pop() {
-        let children = modules(&tokens(&read(&path)));
+        let source = read(&path);
         if reached.insert(path.clone()) {
-            open.extend(children.iter().filter_map(|(name, _)| child(&path, name)));
+            open.extend(modules(&tokens(&source)).iter().filter_map(|(name, _)| child(&path, name)));
+            open.extend(paths(&source).map(|name| path.with_file_name(name)));
         }
     }
     let faults: Vec<_> = source_files().iter().filter(|path| !reached.contains(*path)).map(|p| shown(p)).collect();
     expect_none(&faults, "every source file is part of a crate (no `mod` names these)");
+}
+
+/// The files that `#[path = "…"]` names.
+fn paths(source: &str) -> impl Iterator<Item = &str> {
+    source.lines().filter_map(|line| line.trim().strip_prefix("#[path = \"")?.strip_suffix("\"]"))
 }
 
 /// The file that `mod name;` in `parent` stands for.
@@ -363,6 +369,7 @@ fn the_checks_find_what_they_look_for() {
     assert_eq!(functions(&tokens("trait A { fn b(); } type C = fn(u8);")), []);
 
     assert_eq!(modules(&tokens("pub mod a;\nmod util { }")), [("a".to_owned(), 1), ("util".to_owned(), 2)]);
+    assert_eq!(paths("#[cfg(test)]\n#[path = \"a_tests.rs\"]\nmod tests;").collect::<Vec<_>>(), ["a_tests.rs"]);
     assert_eq!(unfinished(&tokens("fn a() {\n todo!() }\n#[ignore = \"slow\"]\n\"todo!()\"")), [2, 3]);
     assert_eq!(worldly(&tokens("use std::{fmt, fs::File}; std::time::Instant::now(); env!(\"A\")")).len(), 2);
     let manifest = "name = \"conductor-core\"\n# conductor\n[dependencies]\nconductor-store.workspace = true";

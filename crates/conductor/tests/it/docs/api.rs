@@ -67,7 +67,7 @@ fn examples() -> Vec<Example> {
 }
 
 /// Where the members of two JSON values differ; their values may.
-fn differences(shown: &Value, real: &Value, place: &str) -> Vec<String> {
+pub(super) fn differences(shown: &Value, real: &Value, place: &str) -> Vec<String> {
     match (shown, real) {
         (Value::Object(shown), Value::Object(real)) => {
             let names = |object: &serde_json::Map<_, _>| object.keys().cloned().collect::<BTreeSet<String>>();
@@ -89,7 +89,8 @@ fn differences(shown: &Value, real: &Value, place: &str) -> Vec<String> {
     }
 }
 
-fn post(server: &TestServer, body: &Value) -> String {
+/// Sends a notification and returns its id.
+pub(super) fn post(server: &TestServer, body: &Value) -> String {
     let headers = [("Authorization", format!("Bearer {KEY_A}")), ("Content-Type", "application/json".to_owned())];
     let request = Request {
         method: "POST".to_owned(),

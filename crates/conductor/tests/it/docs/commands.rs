@@ -47,6 +47,33 @@ fn every_call_that_is_shown_is_understood() {
     assert!(CommandLine::try_parse_from(["conductor", "chek"]).is_err(), "the check would not notice a wrong command");
 }
 
+/// Whether a text in code type, such as `conductor channel test <name>`, begins with a command that exists.
+fn names_a_command(text: &str) -> bool {
+    let mut command = CommandLine::command();
+    for word in text.split(' ').skip(1).take_while(|word| !word.starts_with(['-', '<', '"'])) {
+        if !command.has_subcommands() {
+            return true;
+        }
+        let Some(child) = command.find_subcommand(word) else { return false };
+        command = child.clone();
+    }
+    true
+}
+
+#[test]
+fn every_command_in_code_type_exists() {
+    let mut faults = Vec::new();
+    for document in files(&root(), ".md") {
+        for (index, line) in read(&document).lines().enumerate() {
+            let code = line.split('`').skip(1).step_by(2).filter(|text| text.starts_with("conductor "));
+            let wrong = code.filter(|text| !names_a_command(text));
+            faults.extend(wrong.map(|text| format!("{}:{}: {text}", shown(&document), index + 1)));
+        }
+    }
+    assert!(faults.is_empty(), "there are no such commands:\n  {}", faults.join("\n  "));
+    assert!(names_a_command("conductor channel test <name>") && !names_a_command("conductor channel try"));
+}
+
 #[test]
 fn every_command_is_documented() {
     let text: String = files(&root().join("docs"), ".md").iter().map(|path| read(path)).collect();

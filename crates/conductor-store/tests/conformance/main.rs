@@ -1,0 +1,77 @@
+//! What every engine has to do alike. A case sees a `Store` and a way to crash and restart it, never an engine; an
+//! engine passes by adding one line to `conformance!` at the end of this file.
+
+#![expect(clippy::unwrap_used, reason = "these are tests")]
+
+mod changes;
+mod concurrency;
+mod harness;
+mod idempotency;
+mod life;
+mod lists;
+mod model;
+mod recovery;
+mod sqlite;
+
+/// Runs each case on each engine, as `engine::theme::case`.
+macro_rules! conformance {
+    ($($engine:ident: $new:expr),+ $(,)?) => {$(
+        mod on {
+            pub(crate) mod $engine {
+                conformance!(@cases $new;
+                    life: a_notification_goes_from_accepted_to_sent, a_hint_that_has_become_wrong_gives_no_lease,
+                        all_fields_read_back_as_they_were_accepted,
+                        a_lease_is_given_once, a_used_lease_settles_nothing, a_released_lease_leaves_no_trace,
+                        a_retry_waits_until_it_is_due, a_failure_that_does_not_count_uses_up_no_attempt,
+                        what_ends_without_an_attempt_has_none, a_failure_goes_on_to_each_fallback_in_turn,
+                        what_expired_takes_no_fallback, what_happened_to_a_delivery_is_told_in_its_story,
+                        the_status_follows_the_clock, a_claim_of_many_answers_each_in_order,
+                        a_closed_store_says_so;
+                    changes: a_waiting_notification_is_taken_back, what_is_under_way_or_over_is_not_taken_back,
+                        a_held_notification_waits_for_a_person, a_held_notification_goes_on_when_it_is_replayed,
+                        a_held_notification_is_redirected, a_held_notification_is_taken_back,
+                        a_dead_letter_is_replayed_as_a_new_delivery, a_dead_letter_is_redirected,
+                        a_redirected_dead_letter_is_still_redirected_after_a_restart,
+                        a_replayed_dead_letter_goes_on_with_the_fallbacks_that_are_left,
+                        only_dead_letters_and_held_ones_are_replayed, another_tenant_finds_nothing,
+                        what_waits_too_long_expires, what_is_under_way_or_held_does_not_expire,
+                        many_under_way_do_not_keep_others_from_expiring,
+                        a_newer_one_with_the_same_key_takes_the_place, a_key_belongs_to_a_channel_a_target_and_a_tenant,
+                        what_is_under_way_is_not_superseded, a_key_is_free_after_the_end;
+                    idempotency: the_same_request_is_replayed, another_request_with_the_same_key_is_a_conflict,
+                        a_key_is_forgotten_after_a_day, a_key_belongs_to_its_tenant, old_keys_are_forgotten_when_told,
+                        a_replayed_request_supersedes_nothing;
+                    lists: the_newest_comes_first, a_walk_sees_each_once_while_more_are_accepted, filters_have_to_fit_all,
+                        each_status_is_found, a_rare_match_behind_many_is_found_though_pages_are_empty,
+                        the_fed_and_the_unfed_part_are_one_list, a_list_is_the_same_after_a_crash_and_after_a_stop,
+                        a_straggler_is_listed, a_tenant_sees_its_own, text_is_found_in_either_case;
+                    recovery: a_restart_hands_over_all_that_waits_in_order, what_came_since_is_handed_over_after_what_was_left,
+                        nothing_that_ended_or_is_held_is_handed_over, after_a_stop_nothing_is_suspect,
+                        after_a_crash_everything_is_suspect, what_kills_the_process_is_counted_and_slowed_down,
+                        a_settled_retry_starts_the_count_again, a_released_suspect_is_not_blamed,
+                        a_suspect_that_is_not_due_is_not_blamed, a_held_suspect_is_not_blamed,
+                        a_stop_after_a_crash_ends_the_suspicion, fallbacks_and_retries_survive_a_crash,
+                        a_crash_at_the_very_start_leaves_a_good_store;
+                    concurrency: all_that_was_acknowledged_is_there_after_a_crash, a_race_for_one_delivery_has_one_winner,
+                        a_race_between_cancel_and_claim_has_one_winner, a_stop_under_load_loses_nothing,
+                        a_dropped_claim_leases_nothing;
+                    model: random_operations_agree_with_a_simple_model;
+                );
+            }
+        }
+    )+};
+    (@cases $new:expr; $($theme:ident: $($case:ident),+;)+) => {$(
+        mod $theme {
+            $(
+                #[test]
+                fn $case() {
+                    $crate::harness::run(|| Box::new($new), $crate::$theme::$case);
+                }
+            )+
+        }
+    )+};
+}
+
+conformance! {
+    sqlite: crate::sqlite::Sqlite::new(),
+}
