@@ -183,8 +183,10 @@ impl From<&Summary> for NotificationItem {
 /// A notification with all that happened to it.
 #[derive(Serialize, ToSchema)]
 #[schema(example = json!({
-    "id": "01943c2a-7c3e-7000-8000-0000000000d1", "tenantId": "01943c2a-7c3e-7000-8000-123456789abc", "channel": "discord",
-    "channelId": "01943c2a-7c3e-7000-8000-0000000000c1", "targetId": null, "message": "Test notification", "title": null,
+    "id": "01943c2a-7c3e-7000-8000-0000000000d1", "tenantId": "01943c2a-7c3e-7000-8000-123456789abc",
+        "channel": "discord",
+    "channelId": "01943c2a-7c3e-7000-8000-0000000000c1", "targetId": null, "message": "Test notification",
+        "title": null,
     "priority": "high", "metadata": {}, "timestamp": "2024-01-15T10:30:00.000Z", "status": "retrying",
     "expiresAt": "2024-01-16T10:30:00.000Z",
     "deliveries": [{ "id": "5b0c4f1e-93a7-5d0c-8f0e-2f4a6c8e0b1d", "channel": "discord",

@@ -35,7 +35,8 @@ const FALLBACK_READ_MAX: usize = FALLBACK_MAX + 1;
 
 /// A notification to send. `channel` or `channelId` has to be there.
 #[derive(ToSchema)]
-#[schema(rename_all = "camelCase", example = json!({ "channel": "discord", "message": "Test notification", "priority": "high" }))]
+#[schema(rename_all = "camelCase", example = json!({ "channel": "discord", "message": "Test notification",
+    "priority": "high" }))]
 #[expect(dead_code, reason = "describes the body for the document; the body itself is read field by field")]
 pub(crate) struct NotificationRequest {
     /// A channel type that is configured for this tenant. Required unless `channelId` is given.
@@ -90,7 +91,8 @@ pub(crate) struct RouteRequest {
 
 /// Up to 1,000 notifications.
 #[derive(ToSchema)]
-#[schema(example = json!({ "notifications": [{ "channel": "log", "message": "one" }, { "channel": "log", "message": "two" }] }))]
+#[schema(example = json!({ "notifications": [{ "channel": "log", "message": "one" }, { "channel": "log",
+    "message": "two" }] }))]
 #[expect(dead_code, reason = "describes the body for the document; the body itself is read field by field")]
 pub(crate) struct BatchRequest {
     /// Each as `POST /notifications` takes it.
@@ -104,15 +106,21 @@ pub(crate) struct BatchRequest {
 #[utoipa::path(
     post, path = "/notifications", tag = "Notifications", operation_id = "sendNotification",
     params(
-        ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible characters, bare or quoted; kept for 24 hours. The same request again gets the same answer."),
-        ("Prefer" = Option<String>, Header, description = "`wait=N`: answer when the outcome is known, after N seconds at the latest (30 at most).", example = "wait=10"),
+        ("Idempotency-Key" = Option<String>, Header,
+            description = "1 to 255 visible characters, bare or quoted; kept for 24 hours. The same request again \
+                gets the same answer."),
+        ("Prefer" = Option<String>, Header,
+            description = "`wait=N`: answer when the outcome is known, after N seconds at the latest (30 at most).",
+            example = "wait=10"),
     ),
     request_body(content = NotificationRequest, content_type = "application/json"),
     responses(
         (status = 200, description = "Sent: the provider has it. Only with `Prefer: wait`.", body = AcceptedAnswer,
-            headers(("Location" = String, description = "Where the notification is."), ("Preference-Applied" = String, description = "`wait=N`"))),
+            headers(("Location" = String, description = "Where the notification is."), ("Preference-Applied" = String,
+                description = "`wait=N`"))),
         (status = 202, description = "Accepted: it is on disk.", body = AcceptedAnswer,
-            headers(("Location" = String, description = "Where the notification is."), ("Idempotent-Replay" = String, description = "`true`: accepted by an earlier request."))),
+            headers(("Location" = String, description = "Where the notification is."), ("Idempotent-Replay" = String,
+                description = "`true`: accepted by an earlier request."))),
         SendRefusal
     ),
     security(("tenantKey" = []))
@@ -277,13 +285,16 @@ fn read_request(reader: &mut Reader<'_>) -> SendRequest {
 /// Each is accepted or refused on its own; the results stand in the order of the request.
 #[utoipa::path(
     post, path = "/notifications/batch", tag = "Notifications", operation_id = "sendBatch",
-    params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible characters, bare or quoted; kept for 24 hours for each notification of the batch.")),
+    params(("Idempotency-Key" = Option<String>, Header,
+        description = "1 to 255 visible characters, bare or quoted; kept for 24 hours for each notification of \
+            the batch.")),
     request_body(content = BatchRequest, content_type = "application/json"),
     responses(
         (status = 207, description = "What became of each.", body = BatchAnswer,
             headers(("Idempotent-Replay" = String, description = "`true`: all were accepted by an earlier request.")),
             example = json!({ "results": [{ "status": 202, "id": "01943c2a-7c3e-7000-8000-0000000000d1" },
-                { "status": 400, "error": "The request is not valid: message is required.", "details": [{ "field": "message", "message": "is required" }] }] })),
+                { "status": 400, "error": "The request is not valid: message is required.",
+                    "details": [{ "field": "message", "message": "is required" }] }] })),
         BatchRefusal
     ),
     security(("tenantKey" = []))
@@ -310,8 +321,8 @@ pub(crate) async fn send_batch(
             Ok(prepared)
         })
         .collect();
-    // All at once, so that the store writes them with one commit. Unconstrained, because a future that tokio makes yield
-    // is polled again after those behind it, and the batch has to reach the store in its order.
+    // All at once, so that the store writes them with one commit. Unconstrained, because a future that tokio makes
+    // yield is polled again after those behind it, and the batch has to reach the store in its order.
     let results = unconstrained(join_all(prepared.into_iter().enumerate().map(|(index, prepared)| {
         let part = idempotency.as_ref().map(|whole| idempotency::of_item(whole, index));
         keep_item(&api, prepared, part)

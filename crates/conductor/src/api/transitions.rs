@@ -26,7 +26,8 @@ use crate::api::send::RouteRequest;
 #[utoipa::path(
     post, path = "/notifications/{id}/retry", tag = "Dead letters", operation_id = "retryNotification",
     params(("id" = uuid::Uuid, Path, description = "The notification's id.")),
-    request_body(content = Option<RouteRequest>, content_type = "application/json", description = "Another way; may be left out."),
+    request_body(content = Option<RouteRequest>, content_type = "application/json",
+        description = "Another way; may be left out."),
     responses((status = 200, description = "It is queued again.", body = NotificationAnswer), RetryRefusal),
     security(("tenantKey" = []))
 )]

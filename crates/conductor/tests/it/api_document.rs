@@ -70,7 +70,8 @@ async fn drive_successes(server: &TestServer) {
     a.until(&dead, "failed").await;
     a.post("/notifications/retry", &json!({ "dryRun": true })).await.expect(200);
     a.act(&format!("/notifications/{dead}/retry")).await.expect(200);
-    let later = json!({ "channel": "log", "message": "m", "sendAt": "2999-01-01T00:00:00Z", "key": "k", "fallback": [{ "channel": "log" }] });
+    let later = json!({ "channel": "log", "message": "m", "sendAt": "2999-01-01T00:00:00Z", "key": "k",
+        "fallback": [{ "channel": "log" }] });
     let later = a.send(&later).await;
     a.act(&format!("/notifications/{later}/cancel")).await.expect(200);
     for action in ["retry", "cancel", "resolve"] {
