@@ -25,6 +25,8 @@ use writer::{Command, Envelope, Reply, Writer};
 mod memory;
 mod read;
 mod rows;
+#[cfg(test)]
+mod tests;
 mod write;
 mod writer;
 

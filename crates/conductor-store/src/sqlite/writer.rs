@@ -93,7 +93,7 @@ impl Writer {
         }
     }
 
-    fn write(&mut self, batch: Vec<Command>) {
+    pub(crate) fn write(&mut self, batch: Vec<Command>) {
         if batch.is_empty() {
             return;
         }
