@@ -113,7 +113,7 @@ pub(crate) async fn retry_many(
     };
     let wish = read_wish(value, &api, &caller)?;
     let to = match &wish.route {
-        Some(route) => Some(redirect(&api, &caller, route.clone(), None)?),
+        Some(route) => Some(redirect(&api, &caller, route.clone(), None, "redirect.")?),
         None => None,
     };
     let mut answer = BulkAnswer::default();

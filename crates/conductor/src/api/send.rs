@@ -12,6 +12,7 @@ use conductor_core::store::{Accepted, BATCH_MAX, Idempotency};
 use conductor_core::{Format, Notification, NotificationId, Priority, Problems, Status, Timestamp};
 use futures_util::future::join_all;
 use serde_json::Value;
+use tokio::task::coop::unconstrained;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -309,11 +310,12 @@ pub(crate) async fn send_batch(
             Ok(prepared)
         })
         .collect();
-    // All at once, so that the store writes them with one commit.
-    let results = join_all(prepared.into_iter().enumerate().map(|(index, prepared)| {
+    // All at once, so that the store writes them with one commit. Unconstrained, because a future that tokio makes yield
+    // is polled again after those behind it, and the batch has to reach the store in its order.
+    let results = unconstrained(join_all(prepared.into_iter().enumerate().map(|(index, prepared)| {
         let part = idempotency.as_ref().map(|whole| idempotency::of_item(whole, index));
         keep_item(&api, prepared, part)
-    }));
+    })));
     let (results, replayed): (Vec<_>, Vec<_>) = results.await.into_iter().unzip();
     drop(flight);
     let mut response = (StatusCode::MULTI_STATUS, Json(BatchAnswer { results })).into_response();

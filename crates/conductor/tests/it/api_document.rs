@@ -21,7 +21,7 @@ async fn server() -> (TestServer, Provider) {
     let mut world = World::new().webhook(TENANT_A, "hook", &provider.url(), &json!({}));
     let rate = json!({ "requests": { "per": "1h", "limit": 1, "burst": 1 } });
     let tired = json!({ "id": TIRED, "name": "Tired", "authKeyEnvVar": "KEY_C", "rateLimit": rate });
-    world.tenants.as_array_mut().unwrap().push(tired);
+    world.tenants.as_array_mut().expect("a list").push(tired);
     world.variables.push(("KEY_C".into(), TIRED_KEY.into()));
     (world.start().await, provider)
 }

@@ -175,7 +175,7 @@ async fn unknown_places_and_methods_are_told() {
 
 /// Sends bytes as they are and reads what comes back until the connection ends.
 async fn bytes(server: &TestServer, request: &[u8]) -> String {
-    let mut stream = TcpStream::connect(server.address()).await.unwrap();
+    let mut stream = TcpStream::connect(server.address()).await.expect("a connection");
     // The server may have refused before everything is written.
     let _ = stream.write_all(request).await;
     let _ = stream.shutdown().await;

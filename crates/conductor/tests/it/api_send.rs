@@ -9,7 +9,7 @@ use crate::support::server::{KEY_A, TENANT_A, World};
 
 /// The members of an object in the order in which they are written.
 fn members(body: &[u8]) -> Vec<String> {
-    let text = std::str::from_utf8(body).unwrap();
+    let text = std::str::from_utf8(body).expect("UTF-8");
     let (mut names, mut depth, mut quoted, mut word) = (Vec::new(), 0, false, String::new());
     let mut letters = text.chars().peekable();
     while let Some(letter) = letters.next() {
