@@ -47,9 +47,7 @@ fn conductor() -> Result<PathBuf> {
 async fn bare() -> Result<()> {
     let handler = |body: Bytes| async move {
         match serde_json::from_slice::<serde_json::Value>(&body) {
-            Ok(value) if value.get("message").is_some() => {
-                (StatusCode::ACCEPTED, axum::Json(value)).into_response()
-            }
+            Ok(value) if value.get("message").is_some() => (StatusCode::ACCEPTED, axum::Json(value)).into_response(),
             _ => StatusCode::BAD_REQUEST.into_response(),
         }
     };

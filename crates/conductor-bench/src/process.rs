@@ -4,7 +4,6 @@ use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
@@ -18,8 +17,6 @@ const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 pub(crate) struct Process {
     child: Child,
     pub(crate) address: SocketAddr,
-    /// From the start to the line that says where it serves.
-    pub(crate) started_in: Duration,
 }
 
 /// The key of a tenant.
@@ -72,14 +69,12 @@ impl Process {
     }
 
     fn start(mut command: Command) -> Result<Self> {
-        let start = Instant::now();
         let mut child = command.stdout(Stdio::piped()).spawn()?;
         let output = BufReader::new(child.stdout.take().context("its output")?);
         let line = output.lines().map_while(Result::ok).find(|line| line.contains("serves on"));
-        let started_in = start.elapsed();
         let url = line.as_deref().and_then(|line| line.split_whitespace().last()).context("it did not start")?;
         let address = url.trim_start_matches("http://").replace("localhost", "127.0.0.1").parse()?;
-        Ok(Self { child, address, started_in })
+        Ok(Self { child, address })
     }
 
     /// Resident memory now, in MB.

@@ -23,7 +23,9 @@ const PACE: u64 = 1_000;
 fn body(index: usize) -> String {
     let text = "The washing machine has finished: programme Cotton 60, 1 h 52 min, 0.94 kWh. Please empty it.";
     let target = index % TARGETS;
-    format!(r#"{{"channel":"webhook","message":"{text}","title":"Laundry","priority":"normal","targetId":"room-{target}"}}"#)
+    format!(
+        r#"{{"channel":"webhook","message":"{text}","title":"Laundry","priority":"normal","targetId":"room-{target}"}}"#
+    )
 }
 
 fn requests(index: usize) -> Vec<u8> {
@@ -181,7 +183,11 @@ async fn backlog(program: &Path, time: Duration) -> Result<()> {
         waiting = waiting.max(backlog);
         let full = load::run(server.address, 64, time, requests).await?;
         waiting += full.times.len() as u64;
-        show(&format!("accepting with {backlog} pending, against none"), &format!("{:.2}", full.per_second / empty.per_second), "0.9");
+        show(
+            &format!("accepting with {backlog} pending, against none"),
+            &format!("{:.2}", full.per_second / empty.per_second),
+            "0.9",
+        );
         show("    resident memory, MB", &format!("{:.1}", server.memory()?), "120");
         server.stop()?;
         let start = Instant::now();

@@ -138,43 +138,73 @@ pub(crate) async fn send(
     if caller.room(&*api.app.store) == Some(0) {
         return Err(caller.queue_full());
     }
-    let prepared = prepare(&api, &caller, body::parse(&raw)?)?;
-    let fresh = Arc::clone(&prepared.notification);
-    // Whoever waits has to begin before the dispatcher can know of the notification.
-    let mut wait = preference.map(|_| api.app.outcomes.wait(fresh.id));
-    let accepted = accept::keep(&api.app, prepared, idempotency).await?;
+    let prepared = prepare(&api, &caller, body::parse(&raw)?);
+    let Kept { notification, is_replay, mut wait } =
+        keep(&api, &caller, prepared, idempotency, preference.is_some()).await?;
     drop(flight);
-    let replay = match accepted {
-        Accepted::New { .. } => None,
-        Accepted::Replayed(earlier) => Some(earlier),
-        Accepted::Conflict => return Err(key_reused()),
-    };
-    let notification: &Notification = replay.as_deref().unwrap_or(&fresh);
-    if replay.is_some() {
-        wait = preference.map(|_| api.app.outcomes.wait(notification.id));
-    }
     let mut response = match (preference, wait.as_mut()) {
         (Some(preference), Some(wait)) => {
-            let known = if replay.is_some() { ended(&api, &caller, notification.id).await? } else { None };
+            let known = if is_replay { ended(&api, &caller, notification.id).await? } else { None };
             let outcome = match known {
                 Some(status) => Some(status),
                 None => await_outcome(&api, preference, wait).await,
             };
-            outcome_answer(&api, &caller, notification, outcome).await
+            outcome_answer(&api, &caller, &notification, outcome).await
         }
         _ => {
             let at_first =
                 if notification.first_due() > notification.accepted_at { Status::Scheduled } else { Status::Queued };
-            accepted_answer(&caller, notification, StatusCode::ACCEPTED, at_first)
+            accepted_answer(&caller, &notification, StatusCode::ACCEPTED, at_first)
         }
     };
     if let Some(preference) = preference {
         response.headers_mut().insert(prefer::APPLIED, preference.applied());
     }
-    if replay.is_some() {
+    if is_replay {
         response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
     }
     Ok(response)
+}
+
+/// A notification that is on disk.
+struct Kept<'a> {
+    notification: Arc<Notification>,
+    /// Whether an earlier request brought it.
+    is_replay: bool,
+    wait: Option<outcomes::Wait<'a>>,
+}
+
+async fn keep<'a>(
+    api: &'a Api,
+    caller: &Caller,
+    prepared: Result<accept::Prepared, ApiError>,
+    idempotency: Option<Idempotency>,
+    waits: bool,
+) -> Result<Kept<'a>, ApiError> {
+    let accepted = match prepared {
+        Ok(prepared) => {
+            let notification = Arc::clone(&prepared.notification);
+            // Whoever waits has to begin before the dispatcher can know of the notification.
+            let wait = waits.then(|| api.app.outcomes.wait(notification.id));
+            let accepted = accept::keep(&api.app, prepared, idempotency).await?;
+            if matches!(accepted, Accepted::New { .. }) {
+                return Ok(Kept { notification, is_replay: false, wait });
+            }
+            accepted
+        }
+        // What was right once is answered as it was then, also when its channel or its time has gone since.
+        Err(refusal) => match idempotency {
+            None => return Err(refusal),
+            Some(known) => api.app.store.earlier(caller.tenant.id, &known).await?.ok_or(refusal)?,
+        },
+    };
+    match accepted {
+        Accepted::Replayed(earlier) => {
+            let wait = waits.then(|| api.app.outcomes.wait(earlier.id));
+            Ok(Kept { notification: Arc::new(*earlier), is_replay: true, wait })
+        }
+        Accepted::New { .. } | Accepted::Conflict => Err(key_reused()),
+    }
 }
 
 /// None: the time is over, or the server stops and lets nobody wait any longer.

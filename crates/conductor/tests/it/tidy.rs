@@ -22,6 +22,8 @@ const CRATES: &[(&str, &[&str])] = &[
     ("conductor-store", &["conductor-core"]),
     ("conductor-channels", &["conductor-core"]),
     ("conductor", &["conductor-core", "conductor-store", "conductor-channels"]),
+    // It measures the program from outside.
+    ("conductor-bench", &[]),
 ];
 
 /// The server's modules, lowest first. A module may import those of the layers below it.
