@@ -19,5 +19,6 @@ mod docs;
 mod examples;
 mod packaging;
 mod repository;
+mod stop;
 mod support;
 mod tidy;
