@@ -204,6 +204,7 @@ mod tests {
             lane: 0,
             priority: Priority::Normal,
             due: Timestamp::ZERO,
+            tried: false,
             suspect: false,
         }
     }

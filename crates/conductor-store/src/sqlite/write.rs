@@ -90,6 +90,7 @@ pub(crate) fn first(notification: &Notification) -> Queued {
         lane: rows::lane(notification.target.as_deref()),
         priority: notification.priority,
         due: notification.first_due(),
+        tried: false,
         suspect: false,
     }
 }
@@ -268,6 +269,7 @@ impl Waiting {
             lane: self.lane,
             priority: self.priority,
             due: self.due,
+            tried: self.attempts > 0,
             suspect: false,
         }
     }
