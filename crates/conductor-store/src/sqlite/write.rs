@@ -73,6 +73,8 @@ pub(crate) fn apply(
             }
             Ok(Effect::Forgotten(count))
         }
+        #[cfg(test)]
+        Command::Panic { after, .. } => after.then_some(Ok(Effect::Written)).expect("the test wants it"),
         Command::Ping(_) => {
             let sql = "INSERT OR REPLACE INTO meta (name, value) VALUES ('pinged', 1)";
             transaction.prepare_cached(sql)?.execute([])?;
