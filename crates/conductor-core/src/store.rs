@@ -84,6 +84,8 @@ pub struct Queued {
     pub priority: Priority,
     /// Not before.
     pub due: Timestamp,
+    /// An attempt was made already: if it waits, then because that failed, not because its caller said when to send it.
+    pub tried: bool,
     /// It was waiting when the process before this one died, which it may have caused.
     pub suspect: bool,
 }

@@ -52,7 +52,7 @@ async fn expire(app: &App) -> Result<(), StoreError> {
                 tenant.id = %expired.tenant, "Notification expired before it could be sent",
             );
         }
-        if ended.len() < BATCH_MAX {
+        if ended.len() < BATCH_MAX || app.stop.is_cancelled() {
             return Ok(());
         }
     }
@@ -60,6 +60,6 @@ async fn expire(app: &App) -> Result<(), StoreError> {
 
 async fn forget(app: &App) -> Result<(), StoreError> {
     let before = app.clock.now().minus(IDEMPOTENCY_KEPT);
-    while app.store.forget_idempotency(before).await? == BATCH_MAX {}
+    while app.store.forget_idempotency(before).await? == BATCH_MAX && !app.stop.is_cancelled() {}
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! The running server: everything wired together, and taken apart again.
 
 use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +10,8 @@ use conductor_channels::Plugin;
 use conductor_channels::http::HttpClients;
 use conductor_core::{Clock, Store};
 use conductor_store::{OpenError, SqliteStore};
+use futures_util::FutureExt as _;
+use futures_util::future::join_all;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -19,11 +22,16 @@ use crate::ids::IdGenerator;
 use crate::registry::Registry;
 use crate::{api, dispatch, janitor};
 
+pub mod limits;
+
+mod connection;
 mod listen;
 
-/// How long a stop lets attempts under way and open requests end.
+use limits::Limits;
+
+/// How long a stop lets attempts under way end.
 pub const STOP_GRACE: Duration = Duration::from_secs(30);
-/// How long a stop lets each channel shut down.
+/// How long a stop lets the channels shut down.
 const SHUTDOWN_MAX: Duration = Duration::from_secs(5);
 
 /// What a server is started with.
@@ -40,6 +48,8 @@ pub struct Options {
     pub plugins: &'static [Plugin],
     /// The time.
     pub clock: Arc<dyn Clock>,
+    /// What clients may take.
+    pub limits: Limits,
 }
 
 /// Why a server did not start. Nothing is left half-started.
@@ -72,7 +82,7 @@ pub struct Server {
 impl Server {
     /// Opens the store, makes the channels and begins to serve.
     pub async fn start(options: Options) -> Result<Self, StartError> {
-        let Options { configuration, data_dir, listener, metrics_listener, plugins, clock } = options;
+        let Options { configuration, data_dir, listener, metrics_listener, plugins, clock, limits } = options;
         let listener = into_async(listener)?;
         let metrics_listener = metrics_listener.map(into_async).transpose()?;
         let address = listener.local_addr()?;
@@ -92,10 +102,11 @@ impl Server {
         let (work, connections) = (TaskTracker::new(), TaskTracker::new());
         work.spawn(dispatch::run(Arc::clone(&app), work.clone(), stop.clone()));
         work.spawn(janitor::run(Arc::clone(&app), stop.clone()));
-        connections.spawn(listen::run(listener, api::router(Arc::clone(&app)), connections.clone(), stop.clone()));
+        let router = api::router(Arc::clone(&app));
+        connections.spawn(listen::run(listener, router, limits, connections.clone(), stop.clone()));
         if let Some(listener) = metrics_listener {
             let router = api::metrics_router(Arc::clone(&app));
-            connections.spawn(listen::run(listener, router, connections.clone(), stop.clone()));
+            connections.spawn(listen::run(listener, router, limits, connections.clone(), stop.clone()));
         }
         Ok(Self { app, address, metrics_address, stop, work, connections })
     }
@@ -133,11 +144,13 @@ impl Server {
             );
         }
         let registry = self.app.registry();
-        for channel in registry.channels() {
-            if tokio::time::timeout(SHUTDOWN_MAX, channel.channel.shutdown()).await.is_err() {
+        join_all(registry.channels().map(async |channel| {
+            let ended = AssertUnwindSafe(channel.channel.shutdown()).catch_unwind();
+            if !matches!(tokio::time::timeout(SHUTDOWN_MAX, ended).await, Ok(Ok(()))) {
                 tracing::warn!(channel.id = %channel.id, channel.name = %channel.name, "The channel did not shut down");
             }
-        }
+        }))
+        .await;
         self.app.store.close().await;
     }
 }

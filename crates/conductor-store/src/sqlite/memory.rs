@@ -33,6 +33,19 @@ pub(crate) struct State {
     pub(crate) unfed: Vec<(TenantId, NotificationId)>,
 }
 
+/// What became of the wish to lease a delivery.
+#[derive(Debug)]
+pub(crate) enum Hold {
+    /// It is leased, and its notification is still in memory.
+    Fresh(Arc<Notification>),
+    /// It is leased, if it stands in the file.
+    Unread,
+    /// It is being ended, which may yet fail.
+    Ending,
+    /// An attempt is under way.
+    Taken,
+}
+
 /// A part of `pending` that has yet to be handed over: all behind a place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Scan {
@@ -51,14 +64,16 @@ impl Memory {
 }
 
 impl State {
-    /// Leases a delivery, unless an attempt is under way or it is being ended. Gives its notification where that is
-    /// still in memory.
-    pub(crate) fn lease(&mut self, key: DeliveryKey) -> Option<Option<Arc<Notification>>> {
-        if self.ending.contains(&key) || self.leased.contains_key(&key) {
-            return None;
+    /// Leases a delivery, unless an attempt is under way or it is being ended.
+    pub(crate) fn lease(&mut self, key: DeliveryKey) -> Hold {
+        if self.leased.contains_key(&key) {
+            return Hold::Taken;
+        }
+        if self.ending.contains(&key) {
+            return Hold::Ending;
         }
         self.leased.insert(key, false);
-        Some(self.forget_fresh(key))
+        self.forget_fresh(key).map_or(Hold::Unread, Hold::Fresh)
     }
 
     pub(crate) fn is_leased(&self, key: DeliveryKey) -> bool {
@@ -204,6 +219,7 @@ mod tests {
             lane: 0,
             priority: Priority::Normal,
             due: Timestamp::ZERO,
+            tried: false,
             suspect: false,
         }
     }

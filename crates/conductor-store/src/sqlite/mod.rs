@@ -2,9 +2,12 @@
 //! memory, because a process that died holds none.
 
 use std::fs::{File, TryLockError};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use conductor_core::retry::BACKOFF;
@@ -18,7 +21,7 @@ use tokio::sync::{Mutex, Notify, Semaphore, oneshot};
 
 use crate::migrate::{MigrateError, migrate, refuse_foreign};
 use change::{Change, ChangeKind};
-use memory::Memory;
+use memory::{Hold, Memory};
 use read::{PageRequest, Readers};
 use write::Waiting;
 use writer::{Command, Envelope, Reply, Writer};
@@ -36,6 +39,9 @@ mod writer;
 const COMMANDS_MAX: usize = 8_192;
 /// So many attempts of one delivery may be lost to a dying process before it waits longer from start to start.
 const LOST_FREELY: u32 = 3;
+
+/// A delivery that is being ended is asked for again after so long.
+const ENDING_PAUSE: Duration = Duration::from_millis(200);
 
 /// The file within the data directory.
 const FILE: &str = "conductor.db";
@@ -65,8 +71,13 @@ pub struct SqliteStore {
     permits: Arc<Semaphore>,
     memory: Arc<Memory>,
     arrived: Arc<Notify>,
+    /// For what callers ask.
     readers: Arc<Readers>,
+    /// For the dispatcher.
+    own_readers: Arc<Readers>,
     clock: Arc<dyn Clock>,
+    /// Whether the last thing that was to be written could not be, for a reason that concerns everything.
+    failing: Arc<AtomicBool>,
     latest: Option<NotificationId>,
     /// One scan at a time, so that each knows what came while it read.
     scanning: Mutex<()>,
@@ -104,19 +115,35 @@ impl SqliteStore {
         arrived.notify_one();
         let (commands, received) = mpsc::channel();
         let fed_through = mark.map(NotificationId::from_bytes);
-        let writer = Writer { connection, memory: Arc::clone(&memory), arrived: Arc::clone(&arrived), fed_through };
+        let permits = Arc::new(Semaphore::new(COMMANDS_MAX));
+        let failing = Arc::new(AtomicBool::new(false));
+        let writer = Writer {
+            connection,
+            memory: Arc::clone(&memory),
+            arrived: Arc::clone(&arrived),
+            failing: Arc::clone(&failing),
+            fed_through,
+        };
+        let closing = Arc::clone(&permits);
         let thread = std::thread::Builder::new().name("store-writer".into()).spawn(move || {
-            writer.run(&received);
+            if catch_unwind(AssertUnwindSafe(|| writer.run(&received))).is_err() {
+                tracing::error!("The store's writer has failed: nothing is accepted or sent until the next start");
+            }
+            // Whoever waits for the writer, or would, is told that the store is closed.
+            closing.close();
+            drop(received);
             // Not before the last write: until then the store has an owner.
             drop(lock);
         });
         Ok(Self {
             commands,
-            permits: Arc::new(Semaphore::new(COMMANDS_MAX)),
+            permits,
             memory,
             arrived,
             readers: Arc::new(Readers::new(&path)),
+            own_readers: Arc::new(Readers::new(&path)),
             clock,
+            failing,
             latest: latest.map(NotificationId::from_bytes),
             scanning: Mutex::default(),
             writer: Mutex::new(Some(thread.map_err(io)?)),
@@ -225,7 +252,7 @@ impl Store for SqliteStore {
             memory.begin_read()
         };
         let Some(scan) = scan else { return Ok(Vec::new()) };
-        let (found, at_end) = self.readers.read(move |connection| read::scan(connection, scan, limit)).await?;
+        let (found, at_end) = self.own_readers.read(move |connection| read::scan(connection, scan, limit)).await?;
         self.memory.lock().end_read(scan, found.last().map(|queued| queued.key), at_end);
         Ok(found)
     }
@@ -235,22 +262,45 @@ impl Store for SqliteStore {
     }
 
     async fn claim(&self, claims: &[Claim], now: Timestamp) -> Result<Vec<Claimed>, StoreError> {
+        // What could not be written down must not be sent: after a restart it would be sent again.
+        if self.failing.load(Ordering::Relaxed) {
+            self.ping().await?;
+        } else if self.permits.is_closed() {
+            return Err(StoreError::Closed);
+        }
         let mut taken = Taken { memory: &self.memory, keys: Vec::with_capacity(claims.len()) };
-        let leased: Vec<Option<Option<Arc<Notification>>>> = {
+        let holds: Vec<Hold> = {
             let mut memory = self.memory.lock();
-            claims.iter().map(|claim| memory.lease(claim.key).inspect(|_| taken.keys.push(claim.key))).collect()
+            claims.iter().map(|claim| memory.lease(claim.key)).collect()
         };
-        let is_to_be_read = |known: &Option<Option<_>>| matches!(known, Some(None));
-        let unread: Vec<Claim> =
-            claims.iter().zip(&leased).filter(|(_, known)| is_to_be_read(known)).map(|(claim, _)| *claim).collect();
+        let mut unread = Vec::new();
+        for (claim, hold) in claims.iter().zip(&holds) {
+            if matches!(hold, Hold::Fresh(_) | Hold::Unread) {
+                taken.keys.push(claim.key);
+            }
+            match hold {
+                Hold::Unread => unread.push(*claim),
+                // No attempt of it follows, so it is not to be blamed for one.
+                Hold::Ending => unread.push(Claim { suspect: false, ..*claim }),
+                Hold::Fresh(_) | Hold::Taken => {}
+            }
+        }
         let mut read = self.read_for_claim(&unread, now).await?.into_iter();
         let mut claimed = Vec::with_capacity(claims.len());
         taken.keys.clear();
-        for (claim, known) in claims.iter().zip(leased) {
-            claimed.push(match known {
-                None => Claimed::Gone,
-                Some(Some(notification)) => Claimed::Leased(Box::new(first_lease(notification))),
-                Some(None) => match read.next().flatten() {
+        for (claim, hold) in claims.iter().zip(holds) {
+            claimed.push(match hold {
+                Hold::Taken => Claimed::Gone,
+                Hold::Fresh(notification) => Claimed::Leased(Box::new(first_lease(notification))),
+                Hold::Ending => match read.next().flatten() {
+                    // If it cannot be ended after all, it still has to be sent.
+                    Some((waiting, _)) => {
+                        let due = waiting.due.max(now.plus(ENDING_PAUSE));
+                        Claimed::NotDue(Queued { suspect: claim.suspect, due, ..waiting.queued() })
+                    }
+                    None => Claimed::Gone,
+                },
+                Hold::Unread => match read.next().flatten() {
                     Some((waiting, notification)) if waiting.due <= now => {
                         if claim.suspect {
                             self.memory.lock().mark(claim.key);
@@ -278,11 +328,13 @@ impl Store for SqliteStore {
             return Err(unsettled(lease, finished, StoreError::Closed));
         };
         let (reply, replied) = oneshot::channel();
+        let copy = (Box::new(copy_of(&lease)), finished.clone());
         let sent = self.commands.send(Envelope::Command(Command::Settle(lease, finished, reply), permit));
         match sent {
+            // The writer answers all that it takes, unless it fails as a whole.
             Ok(()) => match replied.await {
                 Ok(result) => result,
-                Err(_) => unreachable!("the writer answers everything that it takes"),
+                Err(_) => Err(unsettled(copy.0, copy.1, StoreError::Closed)),
             },
             Err(mpsc::SendError(Envelope::Command(Command::Settle(lease, finished, _), _))) => {
                 Err(unsettled(lease, finished, StoreError::Closed))
@@ -357,7 +409,7 @@ impl Store for SqliteStore {
 
     async fn expire(&self, now: Timestamp) -> Result<Vec<Expired>, StoreError> {
         let memory = Arc::clone(&self.memory);
-        let keys = self.readers.read(move |connection| read::overdue(connection, &memory, now)).await?;
+        let keys = self.own_readers.read(move |connection| read::overdue(connection, &memory, now)).await?;
         if keys.is_empty() {
             return Ok(Vec::new());
         }
@@ -365,7 +417,7 @@ impl Store for SqliteStore {
     }
 
     async fn forget_idempotency(&self, before: Timestamp) -> Result<usize, StoreError> {
-        let keys = self.readers.read(move |connection| read::old_idempotency(connection, before)).await?;
+        let keys = self.own_readers.read(move |connection| read::old_idempotency(connection, before)).await?;
         if keys.is_empty() {
             return Ok(0);
         }
@@ -387,6 +439,7 @@ impl Store for SqliteStore {
         self.permits.close();
         drop(permits);
         self.readers.close();
+        self.own_readers.close();
         let (done, closed) = oneshot::channel();
         if self.commands.send(Envelope::Close(done)).is_ok() {
             let _ = closed.await;
@@ -420,7 +473,7 @@ impl SqliteStore {
             self.command(|reply| Command::Mark(suspects, now, reply)).await?;
         }
         let keys: Vec<DeliveryKey> = claims.iter().map(|claim| claim.key).collect();
-        self.readers.read(move |connection| read::payloads(connection, &keys)).await
+        self.own_readers.read(move |connection| read::payloads(connection, &keys)).await
     }
 }
 
@@ -454,6 +507,14 @@ fn first_lease(notification: Arc<Notification>) -> Lease {
     }
 }
 
+/// For the caller, in case the writer keeps the lease for ever.
+fn copy_of(lease: &Lease) -> Lease {
+    let Lease { key, channel, attempt, failures, expires_at, next_fallback, .. } = *lease;
+    let (notification, target, redirected) =
+        (Arc::clone(&lease.notification), lease.target.clone(), lease.redirected.clone());
+    Lease { key, notification, channel, target, redirected, attempt, failures, expires_at, next_fallback }
+}
+
 fn lease(waiting: Waiting, notification: Notification) -> Lease {
     let (redirected, target) = match waiting.own {
         Some((channel, target)) => (Some(channel), target),
@@ -471,3 +532,7 @@ fn lease(waiting: Waiting, notification: Notification) -> Lease {
         notification: Arc::new(notification),
     }
 }
+
+#[cfg(test)]
+#[path = "fault_tests.rs"]
+mod tests;

@@ -14,7 +14,8 @@ use super::rows;
 use super::write::{self, Waiting};
 use super::writer::store_error;
 
-/// The most reads at once; each has a connection.
+/// The most reads at once for callers, and for the dispatcher, who must not have to wait behind them. Each has a
+/// connection.
 const READERS: usize = 4;
 /// The most rows that one page looks at before it ends, however few have fitted.
 const LOOK_MAX: usize = 20_000;
@@ -26,12 +27,12 @@ const CLOCK_SLACK_MILLIS: i64 = 2 * 60 * 60 * 1000;
 pub(crate) struct Readers {
     path: PathBuf,
     idle: Mutex<Vec<Connection>>,
-    permits: Semaphore,
+    permits: Arc<Semaphore>,
 }
 
 impl Readers {
     pub(crate) fn new(path: &Path) -> Self {
-        Self { path: path.to_owned(), idle: Mutex::default(), permits: Semaphore::new(READERS) }
+        Self { path: path.to_owned(), idle: Mutex::default(), permits: Arc::new(Semaphore::new(READERS)) }
     }
 
     /// Runs a read on a thread that may block.
@@ -39,7 +40,7 @@ impl Readers {
         self: &Arc<Self>,
         work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let _permit = self.permits.acquire().await.map_err(|_| StoreError::Closed)?;
+        let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_| StoreError::Closed)?;
         let readers = Arc::clone(self);
         let result = tokio::task::spawn_blocking(move || {
             let idle = readers.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
@@ -52,6 +53,9 @@ impl Readers {
             if !readers.permits.is_closed() {
                 idle.push(connection);
             }
+            drop(idle);
+            // Not before it has ended: it goes on also when nobody waits for it any more.
+            drop(permit);
             result
         });
         match result.await {

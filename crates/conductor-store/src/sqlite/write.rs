@@ -49,6 +49,8 @@ pub(crate) fn apply(
             }
             Ok(Effect::Forgotten(count))
         }
+        #[cfg(test)]
+        Command::Panic { after, .. } => after.then_some(Ok(Effect::Written)).expect("the test wants it"),
         Command::Ping(_) => {
             let sql = "INSERT OR REPLACE INTO meta (name, value) VALUES ('pinged', 1)";
             transaction.prepare_cached(sql)?.execute([])?;
@@ -66,6 +68,7 @@ pub(crate) fn first(notification: &Notification) -> Queued {
         lane: rows::lane(notification.target.as_deref()),
         priority: notification.priority,
         due: notification.first_due(),
+        tried: false,
         suspect: false,
     }
 }
@@ -253,6 +256,7 @@ impl Waiting {
             lane: self.lane,
             priority: self.priority,
             due: self.due,
+            tried: self.attempts > 0,
             suspect: false,
         }
     }

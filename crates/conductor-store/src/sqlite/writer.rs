@@ -3,7 +3,9 @@
 //! No waiting window: whatever queued up during the last commit is the next batch, so concurrency raises the
 //! throughput and not the number of fsyncs.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
@@ -36,6 +38,12 @@ pub(crate) enum Command {
     Expire(Vec<DeliveryKey>, Timestamp, Reply<Vec<Expired>>),
     Forget(Vec<(TenantId, String)>, Timestamp, Reply<usize>),
     Ping(Reply<()>),
+    /// Panics while it is written, or after that.
+    #[cfg(test)]
+    Panic {
+        after: bool,
+        reply: Reply<()>,
+    },
 }
 
 /// A command on its way. The permit bounds how many there are.
@@ -48,6 +56,8 @@ pub(crate) struct Writer {
     pub(crate) connection: Connection,
     pub(crate) memory: Arc<Memory>,
     pub(crate) arrived: Arc<Notify>,
+    /// See [`Trouble::is_shared`].
+    pub(crate) failing: Arc<AtomicBool>,
     /// Every notification up to this one is in the table `feed`.
     pub(crate) fed_through: Option<NotificationId>,
 }
@@ -98,8 +108,11 @@ impl Writer {
         if batch.is_empty() {
             return;
         }
-        match self.try_write(&batch) {
+        match self.try_safely(&batch) {
             Ok(effects) => {
+                if self.failing.swap(false, Ordering::Relaxed) {
+                    tracing::info!("The store can write again");
+                }
                 for (command, effect) in batch.into_iter().zip(effects) {
                     self.publish(command, effect);
                 }
@@ -107,19 +120,32 @@ impl Writer {
                     self.arrived.notify_one();
                 }
             }
-            // One command's trouble must not be its neighbours': each gets a transaction of its own. Where the disk
-            // itself has failed they would all fail one by one, so they fail together.
-            Err(error) if batch.len() > 1 && !is_of_the_disk(&error) => {
+            // One command's trouble must not be its neighbours': each gets a transaction of its own. What they share
+            // would make them all fail one by one, so they fail together.
+            Err(trouble) if batch.len() > 1 && !trouble.is_shared => {
                 for command in batch {
                     self.write(vec![command]);
                 }
             }
-            Err(error) => {
-                let error = store_error(&error);
-                tracing::error!(error = %error, "The store could not write");
+            Err(Trouble { error, is_shared }) => {
+                // A disk that stays full is told of once.
+                if !is_shared || !self.failing.swap(true, Ordering::Relaxed) {
+                    tracing::error!(error = %error, "The store could not write");
+                }
                 for command in batch {
                     self.refuse(command, &error);
                 }
+            }
+        }
+    }
+
+    /// As [`Writer::try_write`]; a fault of this program in one command is that command's trouble only.
+    fn try_safely(&mut self, batch: &[Command]) -> Result<Vec<Effect>, Trouble> {
+        match catch_unwind(AssertUnwindSafe(|| self.try_write(batch))) {
+            Ok(written) => written.map_err(|error| Trouble::of(&error)),
+            Err(_) => {
+                let error = StoreError::Failed("the store made a mistake; its log says more".to_owned());
+                Err(Trouble { error, is_shared: false })
             }
         }
     }
@@ -195,6 +221,8 @@ impl Writer {
             (Command::Mark(_, _, reply) | Command::Unmark(_, reply) | Command::Ping(reply), Effect::Written) => {
                 drop(reply.send(Ok(())));
             }
+            #[cfg(test)]
+            (Command::Panic { .. }, Effect::Written) => panic!("as the test wants it"),
             _ => unreachable!("apply gives each command its own effect"),
         }
     }
@@ -213,6 +241,8 @@ impl Writer {
             Command::Change(_, reply) => drop(reply.send(Err(error))),
             Command::Expire(_, _, reply) => drop(reply.send(Err(error))),
             Command::Forget(_, _, reply) => drop(reply.send(Err(error))),
+            #[cfg(test)]
+            Command::Panic { reply, .. } => drop(reply.send(Err(error))),
         }
     }
 
@@ -248,9 +278,22 @@ impl Writer {
     }
 }
 
-fn is_of_the_disk(error: &rusqlite::Error) -> bool {
-    let code = error.sqlite_error_code();
-    matches!(code, Some(ErrorCode::DiskFull | ErrorCode::SystemIoFailure | ErrorCode::ReadOnly | ErrorCode::CannotOpen))
+/// Why nothing was written.
+struct Trouble {
+    error: StoreError,
+    /// Whether it concerns everything that is written now: the disk has failed, another program has locked the file.
+    is_shared: bool,
+}
+
+impl Trouble {
+    fn of(error: &rusqlite::Error) -> Self {
+        use ErrorCode::{CannotOpen, DatabaseBusy, DatabaseLocked, DiskFull, ReadOnly, SystemIoFailure};
+        let is_shared = matches!(
+            error.sqlite_error_code(),
+            Some(DiskFull | SystemIoFailure | ReadOnly | CannotOpen | DatabaseBusy | DatabaseLocked)
+        );
+        Self { error: store_error(error), is_shared }
+    }
 }
 
 /// What a caller is told of an engine's error.

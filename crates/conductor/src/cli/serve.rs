@@ -10,6 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Ended, Failure, Session, start};
 use crate::config::settings::Settings;
+use crate::server::limits::Limits;
 use crate::server::{Options, Server, StartError};
 
 const HELP: &str = "\
@@ -77,6 +78,7 @@ async fn begin(
         metrics_listener,
         plugins: session.plugins,
         clock: Arc::clone(&session.clock),
+        limits: Limits::of_this_process(),
     };
     Server::start(options).await.map_err(|error| not_started(&error, settings))
 }

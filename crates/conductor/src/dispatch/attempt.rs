@@ -31,14 +31,15 @@ pub(crate) struct Tried {
 pub(crate) async fn send(app: &App, channel: &LiveChannel, lease: &Lease) -> Tried {
     let message = render(lease);
     let (began, start) = (app.clock.now(), Instant::now());
-    let sending = AssertUnwindSafe(channel.channel.send(&message)).catch_unwind();
-    let result = match tokio::time::timeout(channel.timeout + GRACE, sending).await {
+    // All that is the plugin's happens in here, its end at the time limit included.
+    let sending = async { tokio::time::timeout(channel.timeout + GRACE, channel.channel.send(&message)).await };
+    let result = match AssertUnwindSafe(sending).catch_unwind().await {
         Ok(Ok(result)) => result,
-        Ok(Err(_panic)) => {
+        Err(_panic) => {
             let kind = SendErrorKind::Retryable { retry_after: None };
             Err(SendError::new(kind, "the channel's plugin failed unexpectedly"))
         }
-        Err(_) => Err(SendError::new(SendErrorKind::Unknown, "no answer within the channel's time limit")),
+        Ok(Err(_)) => Err(SendError::new(SendErrorKind::Unknown, "no answer within the channel's time limit")),
     };
     Tried { result, began, took: start.elapsed() }
 }

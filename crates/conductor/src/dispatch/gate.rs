@@ -14,6 +14,9 @@ const OPEN_FIRST: Duration = Duration::from_secs(1);
 /// And at the most.
 const OPEN_MAX: Duration = Duration::from_secs(60);
 
+/// The clock was put back if it goes back by so much; less is two readings that have overtaken one another.
+pub(crate) const CLOCK_STEP: Duration = Duration::from_secs(1);
+
 /// What a gate says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Admission {
@@ -42,6 +45,8 @@ pub(crate) struct Gate {
     probing: bool,
     health: Health,
     since: Timestamp,
+    /// The latest time that it was told.
+    seen: Timestamp,
 }
 
 impl Gate {
@@ -61,11 +66,13 @@ impl Gate {
             probing: false,
             health: Health::Unknown,
             since: Timestamp::ZERO,
+            seen: Timestamp::ZERO,
         }
     }
 
     /// Whether an attempt may begin now.
     pub(crate) fn admits(&mut self, now: Timestamp) -> Admission {
+        self.follow(now);
         if self.stopped || self.under_way >= self.max {
             return Admission::Closed;
         }
@@ -116,6 +123,7 @@ impl Gate {
         retry_at: Timestamp,
         now: Timestamp,
     ) {
+        self.follow(now);
         self.under_way = self.under_way.saturating_sub(1);
         let probed = std::mem::take(&mut self.probing);
         match result {
@@ -166,6 +174,19 @@ impl Gate {
     /// Whether refused credentials have stopped it.
     pub(crate) fn is_stopped(&self) -> bool {
         self.stopped
+    }
+
+    /// Where the clock was put back, what was to be waited for is put back with it: a pause is a length of time.
+    fn follow(&mut self, now: Timestamp) {
+        let back = self.seen.since(now);
+        if back >= CLOCK_STEP {
+            self.paused_until = self.paused_until.map(|until| until.minus(back));
+            self.opened_until = self.opened_until.minus(back);
+            self.on_pace_at = self.on_pace_at.saturating_sub(i64::try_from(back.as_micros()).unwrap_or(i64::MAX));
+            self.seen = now;
+        } else {
+            self.seen = self.seen.max(now);
+        }
     }
 
     fn open(&mut self, now: Timestamp) {
@@ -292,6 +313,29 @@ mod tests {
         assert_eq!(gate.state().breaker, Breaker::Closed);
         assert_eq!(gate.state().health, Health::Up);
         assert_eq!(gate.admits(at(3_600)), Admission::Now);
+    }
+
+    #[test]
+    fn a_clock_that_is_put_back_makes_no_wait_longer() {
+        let number = |n| NonZeroU32::new(n).unwrap();
+        let rate = Rate { limit: number(1), per: Duration::from_secs(1), burst: number(1) };
+        let (noon, eleven) = (at(43_200_000), at(39_600_000));
+        let mut paced = Gate::new(9, Some(rate));
+        paced.enter(noon);
+        assert_eq!(paced.admits(noon), Admission::At(noon.plus(Duration::from_secs(1))));
+        assert_eq!(paced.admits(eleven), Admission::At(eleven.plus(Duration::from_secs(1))));
+        let mut paused = Gate::new(9, None);
+        paused.enter(noon);
+        let limited = SendErrorKind::RateLimited { retry_after: None, scope: Scope::Channel };
+        paused.leave(Err(limited), "", noon.plus(Duration::from_secs(7)), noon);
+        assert_eq!(paused.admits(eleven), Admission::At(eleven.plus(Duration::from_secs(7))));
+        let mut broken = Gate::new(99, None);
+        for _ in 0..FAILURES_TO_OPEN {
+            broken.enter(noon);
+            broken.leave(RETRYABLE, "", noon, noon);
+        }
+        assert_eq!(broken.admits(eleven), Admission::At(eleven.plus(OPEN_FIRST)));
+        assert_eq!(broken.admits(at(eleven.millis() - 5)), Admission::At(eleven.plus(OPEN_FIRST)), "a mere jitter");
     }
 
     #[test]

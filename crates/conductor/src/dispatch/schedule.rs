@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
 use conductor_core::store::Queued;
 use conductor_core::{ChannelId, DeliveryKey, Priority, TenantId, Timestamp};
 
-use super::gate::{Admission, Gate};
+use super::gate::{Admission, CLOCK_STEP, Gate};
 
 /// Every so many picks of a tenant, normal goes before high; and every so many of those, low goes first.
 const NORMAL_FIRST_EVERY: u32 = 8;
@@ -67,9 +67,8 @@ pub(crate) struct ChannelQueue {
 #[derive(Default)]
 struct LaneState {
     busy: bool,
-    /// Whether an alarm is set for an ordered channel's first. It may ring for nothing, but it is never late: a first
-    /// is only replaced by one that was accepted earlier, which comes back from an attempt and brings its own.
-    alarmed: bool,
+    /// The next alarm that is set for an ordered channel's first, if any. It may ring for nothing, but it is never late.
+    alarm: Option<Timestamp>,
     /// What waits behind what is busy, oldest first. An ordered channel keeps all of a lane here, with the due times.
     parked: BTreeMap<DeliveryKey, (Entry, Timestamp)>,
 }
@@ -92,6 +91,8 @@ pub(crate) struct Schedule {
     channel_places: HashMap<ChannelId, u32>,
     turns: VecDeque<u32>,
     alarms: BinaryHeap<Reverse<(Timestamp, Alarm)>>,
+    /// The latest time that it was told.
+    seen: Timestamp,
     waiting: usize,
 }
 
@@ -162,10 +163,11 @@ impl Schedule {
             Priority::Normal => 1,
             Priority::Low => 2,
         };
-        let Queued { key, suspect, lane, due, .. } = *queued;
+        let Queued { key, suspect, lane, due, tried, .. } = *queued;
         let entry = Entry { key, suspect, class, channel: place, lane };
         self.waiting += 1;
-        if self.channels[place as usize].ordered {
+        // What its caller wants to be sent later holds nobody back; what has failed does, where the order counts.
+        if self.channels[place as usize].ordered && (tried || due <= now) {
             let state = self.channels[place as usize].lanes.entry(lane).or_default();
             state.parked.insert(key, (entry, due));
             self.offer_ordered(place, lane, now);
@@ -183,20 +185,21 @@ impl Schedule {
 
     /// Lets happen what is due by now.
     pub(crate) fn ring(&mut self, now: Timestamp) {
+        self.follow(now);
         while let Some(Reverse((at, alarm))) = self.alarms.peek().copied() {
             if at > now {
                 return;
             }
             self.alarms.pop();
             match alarm {
-                Alarm::Due(entry) => self.due(entry),
+                Alarm::Due(entry) => self.due(entry, now),
                 Alarm::Channel(place) => {
                     self.channels[place as usize].alarm = None;
                     self.list(place);
                 }
                 Alarm::Lane(place, lane) if self.channels[place as usize].ordered => {
                     if let Some(state) = self.channels[place as usize].lanes.get_mut(&lane) {
-                        state.alarmed = false;
+                        state.alarm = None;
                     }
                     self.offer_ordered(place, lane, now);
                 }
@@ -254,6 +257,27 @@ impl Schedule {
         self.left(entry, Lane::Free, now);
     }
 
+    /// Where the clock was put back, channels and lanes that are to wait for a while do not wait for longer. What is
+    /// due at a time stays due at that time.
+    fn follow(&mut self, now: Timestamp) {
+        let back = self.seen.since(now);
+        if back < CLOCK_STEP {
+            self.seen = self.seen.max(now);
+            return;
+        }
+        self.seen = now;
+        let alarms = std::mem::take(&mut self.alarms).into_iter().filter_map(|Reverse((at, alarm))| match alarm {
+            Alarm::Channel(_) => None,
+            Alarm::Lane(place, _) if !self.channels[place as usize].ordered => Some(Reverse((at.minus(back), alarm))),
+            Alarm::Lane(..) | Alarm::Due(_) => Some(Reverse((at, alarm))),
+        });
+        self.alarms = alarms.collect();
+        for index in 0..self.channels.len() {
+            self.channels[index].alarm = None;
+            self.list(place_of(index));
+        }
+    }
+
     fn pick_of_tenant(&mut self, turn: u32, now: Timestamp) -> Option<Entry> {
         let tenant = &mut self.tenants[turn as usize];
         tenant.picks = tenant.picks.wrapping_add(1);
@@ -291,8 +315,14 @@ impl Schedule {
     }
 
     /// A delivery that waited for a time is due: it goes before those that came later, also within its lane.
-    fn due(&mut self, entry: Entry) {
+    fn due(&mut self, entry: Entry, now: Timestamp) {
         let channel = &mut self.channels[entry.channel as usize];
+        if channel.ordered {
+            let state = channel.lanes.entry(entry.lane).or_default();
+            state.parked.insert(entry.key, (entry, Timestamp::ZERO));
+            self.offer_ordered(entry.channel, entry.lane, now);
+            return;
+        }
         match channel.lanes.get_mut(&entry.lane) {
             None => self.make_ready(entry, true),
             Some(state) => {
@@ -356,7 +386,8 @@ impl Schedule {
         };
         let (entry, due) = (*entry, *due);
         if due > now {
-            if !std::mem::replace(&mut state.alarmed, true) {
+            if state.alarm.is_none_or(|set| due < set) {
+                state.alarm = Some(due);
                 self.alarms.push(Reverse((due, Alarm::Lane(place, lane))));
             }
         } else {

@@ -1,6 +1,6 @@
 //! The schedule's promises, as tables and as properties.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -41,6 +41,7 @@ impl World {
             lane,
             priority,
             due,
+            tried: false,
             suspect: false,
         }
     }
@@ -103,7 +104,7 @@ fn a_failing_head_is_passed_unless_the_channel_is_ordered() {
         world.add(0, 1, Priority::Normal);
         world.add(0, 1, Priority::Normal);
         let head = world.schedule.pick(at(0)).unwrap();
-        let retry = Queued { due: at(5_000), ..world.queued(0, 1, Priority::Normal, at(0)) };
+        let retry = Queued { due: at(5_000), tried: true, ..world.queued(0, 1, Priority::Normal, at(0)) };
         let retry = Queued { key: head.key, ..retry };
         world.schedule.channel(head.channel()).gate.leave(Err(SendErrorKind::Unknown), "", at(0), at(0));
         if !ordered {
@@ -221,6 +222,98 @@ fn a_paced_channel_wakes_by_itself() {
 }
 
 #[test]
+fn a_clock_that_is_put_back_leaves_no_channel_and_no_lane_waiting() {
+    let number_of = |n| NonZeroU32::new(n).unwrap();
+    let rate = Rate { limit: number_of(1), per: Duration::from_secs(1), burst: number_of(1) };
+    let mut world = World { rate: Some(rate), ..World::new(10) };
+    let hour_earlier = |millis: i64| at(millis - 3_600_000);
+    for lane in 0..2 {
+        world.add(0, lane, Priority::Normal);
+    }
+    world.schedule.ring(at(0));
+    assert_eq!(world.drain(at(0)).len(), 1);
+    world.schedule.ring(hour_earlier(0));
+    assert_eq!(world.drain(hour_earlier(0)).len(), 0);
+    assert_eq!(world.schedule.next_alarm(), Some(hour_earlier(1_000)));
+    world.schedule.ring(hour_earlier(1_000));
+    assert_eq!(world.drain(hour_earlier(1_000)).len(), 1);
+
+    let mut world = World::new(10);
+    world.add(0, 1, Priority::Normal);
+    world.add(0, 1, Priority::Normal);
+    world.schedule.ring(at(0));
+    let head = world.schedule.pick(at(0)).unwrap();
+    world.schedule.channel(head.channel()).gate.withdraw();
+    world.schedule.left(head, Lane::FreeAt(at(900)), at(0));
+    world.schedule.ring(hour_earlier(0));
+    assert!(world.drain(hour_earlier(0)).is_empty());
+    world.schedule.ring(hour_earlier(900));
+    assert_eq!(world.drain(hour_earlier(900)).len(), 1, "the lane was to wait for less than a second");
+}
+
+#[test]
+fn needless_alarms_do_not_pile_up() {
+    let number_of = |n| NonZeroU32::new(n).unwrap();
+    let rate = Rate { limit: number_of(1), per: Duration::from_millis(100), burst: number_of(20) };
+    let mut world = World { rate: Some(rate), ..World::new(20) };
+    for lane in 0..2_000 {
+        world.add(0, lane, Priority::Normal);
+    }
+    let mut now = at(0);
+    for round in 0..20 {
+        world.schedule.ring(now);
+        let mut entries: Vec<_> = (0..11).map(|_| world.schedule.pick(now).unwrap()).collect();
+        let straggler = entries.pop().unwrap();
+        for entry in entries {
+            let failed = Err(SendErrorKind::Retryable { retry_after: None });
+            world.schedule.channel(entry.channel()).gate.leave(failed, "", now, now);
+            world.schedule.left(entry, Lane::Free, now);
+        }
+        assert_eq!(world.schedule.pick(now), None, "the breaker is open, and an alarm is set for its end");
+        world.finish(straggler, now);
+        for _ in 0..40 {
+            world.schedule.ring(now);
+            world.drain(now);
+            now = now.plus(Duration::from_millis(100));
+        }
+        assert!(world.schedule.len() > 0);
+        assert!(world.schedule.alarms.len() <= 1, "{} alarms in round {round}", world.schedule.alarms.len());
+        now = now.plus(Duration::from_secs(5));
+    }
+}
+
+#[test]
+fn what_is_to_be_sent_later_holds_nobody_back_and_keeps_its_order_when_it_is_due() {
+    for ordered in [false, true] {
+        let mut world = World { ordered, ..World::new(10) };
+        let scheduled = world.queued(0, 1, Priority::Normal, at(60_000));
+        world.insert(&scheduled, at(0));
+        let now = world.add(0, 1, Priority::Normal);
+        assert_eq!(world.drain(at(0)).iter().map(number).collect::<Vec<_>>(), [now]);
+        // The next one fails and waits until long after the first is due.
+        let failing = world.add(0, 1, Priority::Normal);
+        let entry = world.schedule.pick(at(0)).unwrap();
+        let retry = Queued { tried: true, key: entry.key, ..world.queued(0, 1, Priority::Normal, at(90_000)) };
+        world.schedule.channel(entry.channel()).gate.withdraw();
+        world.insert(&retry, at(0));
+        world.schedule.left(entry, Lane::Free, at(0));
+        assert!(world.drain(at(0)).is_empty());
+        world.schedule.ring(at(60_000));
+        let entry = world.schedule.pick(at(60_000)).expect("what is due goes");
+        assert_eq!(entry.key, scheduled.key);
+        // It fails too, and is due again before the other.
+        let retry = Queued { tried: true, due: at(61_000), ..scheduled };
+        world.schedule.channel(entry.channel()).gate.withdraw();
+        world.insert(&retry, at(60_000));
+        world.schedule.left(entry, Lane::Free, at(60_000));
+        world.schedule.ring(at(61_000));
+        assert_eq!(world.drain(at(61_000)).iter().map(|entry| entry.key).collect::<Vec<_>>(), [scheduled.key]);
+        world.schedule.ring(at(90_000));
+        assert_eq!(world.drain(at(90_000)).iter().map(number).collect::<Vec<_>>(), [failing]);
+    }
+}
+
+#[test]
 fn what_is_put_back_keeps_its_place() {
     for ordered in [false, true] {
         let mut world = World { ordered, ..World::new(10) };
@@ -265,6 +358,8 @@ proptest! {
         let mut waiting: HashMap<DeliveryKey, Queued> = HashMap::new();
         let mut under_way: Vec<(Entry, Queued)> = Vec::new();
         let mut last_ended: HashMap<(ChannelId, u64), DeliveryKey> = HashMap::new();
+        // What is to be sent later has its place in the order from then on.
+        let mut late = HashSet::new();
         let mut now = at(0);
         for step in steps {
             world.schedule.ring(now);
@@ -273,6 +368,9 @@ proptest! {
                     let due = now.plus(Duration::from_millis(delay.into()));
                     let priority = Priority::ALL[usize::from(priority)];
                     let queued = world.queued(channel.into(), lane.into(), priority, due);
+                    if delay > 0 {
+                        late.insert(queued.key);
+                    }
                     world.insert(&queued, now);
                     waiting.insert(queued.key, queued);
                 }
@@ -282,11 +380,12 @@ proptest! {
                     let same = |(_, other): &&(Entry, Queued)| other.channel == queued.channel;
                     prop_assert!(under_way.iter().filter(same).count() < max as usize);
                     prop_assert!(!under_way.iter().filter(same).any(|(_, other)| other.lane == queued.lane));
-                    if ordered {
+                    if ordered && !late.contains(&queued.key) {
                         let before = last_ended.get(&(queued.channel, queued.lane));
                         prop_assert!(before.is_none_or(|before| *before < queued.key));
                         let earlier = waiting.values().any(|other| {
-                            (other.channel, other.lane) == (queued.channel, queued.lane) && other.key < queued.key
+                            (other.channel, other.lane) == (queued.channel, queued.lane)
+                                && other.key < queued.key && !late.contains(&other.key)
                         });
                         prop_assert!(!earlier, "an earlier one of the lane still waits");
                     }
@@ -300,7 +399,8 @@ proptest! {
                 Step::Retry(which, delay) if !under_way.is_empty() => {
                     let (entry, queued) = under_way.swap_remove(usize::from(which) % under_way.len());
                     world.schedule.channel(entry.channel()).gate.withdraw();
-                    let queued = Queued { due: now.plus(Duration::from_millis(delay.into())), ..queued };
+                    let due = now.plus(Duration::from_millis(delay.into()));
+                    let queued = Queued { due, tried: true, ..queued };
                     world.insert(&queued, now);
                     world.schedule.left(entry, Lane::Free, now);
                     waiting.insert(queued.key, queued);

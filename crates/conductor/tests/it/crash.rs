@@ -2,8 +2,6 @@
 //! 202 to may be lost.
 
 use std::collections::{HashMap, HashSet};
-use std::io::{BufRead as _, BufReader};
-use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -11,6 +9,7 @@ use serde_json::json;
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 
+use super::support::process::Process;
 use super::support::provider::{Answer, Provider};
 use super::support::server::{KEY_A, TENANT_A, World, answer, http};
 
@@ -20,42 +19,6 @@ const ROUNDS: usize = 25;
 const CLIENTS: usize = 6;
 /// How long the last start may take to deliver everything.
 const DRAIN: Duration = Duration::from_secs(60);
-
-/// A conductor in a process of its own, killed when it is dropped.
-struct Process {
-    child: Child,
-    url: String,
-}
-
-impl Process {
-    /// Starts it on a free port and waits until it serves.
-    fn start(directory: &TempDir, world: &World) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_conductor"))
-            .current_dir(directory.path())
-            .envs(world.variables.iter().map(|(name, value)| (name, value)))
-            .env("PORT", "0")
-            .env("HOST", "127.0.0.1")
-            .env("CONFIG_DIR", directory.path().join("config"))
-            .env("DATA_DIR", directory.path())
-            .env("LOG_LEVEL", "error")
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("the program starts");
-        let lines = BufReader::new(child.stdout.take().expect("its output")).lines();
-        let line = lines.map_while(Result::ok).find(|line| line.contains("serves on"));
-        let line = line.expect("it says where it serves");
-        let url = line.split_whitespace().last().expect("an address").to_owned();
-        Self { child, url }
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // SIGKILL: no handler runs, nothing is flushed.
-        self.child.kill().expect("it was running");
-        self.child.wait().expect("it has ended");
-    }
-}
 
 /// Sends until the process is gone. Gives the ids of those that it has said 202 to.
 async fn send_until_gone(url: String, client: usize, round: usize) -> Vec<String> {

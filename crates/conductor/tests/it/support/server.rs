@@ -7,8 +7,10 @@ use std::time::{Duration, Instant};
 
 use conductor::clock::SystemClock;
 use conductor::config::environment::Environment;
+use conductor::server::limits::Limits;
 use conductor::server::{Options, Server};
 use conductor_channels::{PLUGINS, Plugin};
+use conductor_core::Clock;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -26,7 +28,7 @@ pub(crate) const ADMIN_KEY: &str = "the-operators-test-key-0123456789abcdef-0123
 pub(crate) const WEBHOOK_SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
 /// What a test's server is configured with. Both tenants have a `log` channel; [`World::webhook`] adds others.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct World {
     pub(crate) tenants: Value,
     pub(crate) channels: Vec<Value>,
@@ -34,6 +36,10 @@ pub(crate) struct World {
     /// The plugins that the server is built with.
     pub(crate) table: &'static [Plugin],
     pub(crate) variables: Vec<(String, String)>,
+    /// What clients may take.
+    pub(crate) limits: Limits,
+    /// The time.
+    pub(crate) clock: Arc<dyn Clock>,
 }
 
 impl World {
@@ -46,6 +52,8 @@ impl World {
             tenants: json!([tenant(TENANT_A, "Tenant A", "KEY_A"), tenant(TENANT_B, "Tenant B", "KEY_B")]),
             channels: vec![log(TENANT_A, "log a"), log(TENANT_B, "log b")],
             table: PLUGINS,
+            limits: Limits::default(),
+            clock: Arc::new(SystemClock),
             plugins: json!([{ "name": "log" }, { "name": "webhook" }, { "name": "discord" }]),
             variables: variables.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
         }
@@ -87,7 +95,8 @@ impl World {
             listener,
             metrics_listener: Some(TcpListener::bind("127.0.0.1:0").expect("a free port")),
             plugins: self.table,
-            clock: Arc::new(SystemClock),
+            clock: Arc::clone(&self.clock),
+            limits: self.limits,
         };
         let server = Server::start(options).await.unwrap_or_else(|error| panic!("{error}"));
         TestServer { server, directory }
