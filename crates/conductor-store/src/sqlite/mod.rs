@@ -27,6 +27,8 @@ use write::Waiting;
 use writer::{Command, Envelope, Reply, Writer};
 
 mod change;
+#[cfg(test)]
+mod fault_tests;
 mod memory;
 mod read;
 mod rows;
@@ -532,7 +534,3 @@ fn lease(waiting: Waiting, notification: Notification) -> Lease {
         notification: Arc::new(notification),
     }
 }
-
-#[cfg(test)]
-#[path = "fault_tests.rs"]
-mod tests;

@@ -25,7 +25,10 @@ impl Desk {
         configure(&connection).unwrap();
         migrate(&mut connection).unwrap();
         let (memory, arrived) = (Arc::default(), Arc::default());
-        Self { writer: Writer { connection, memory, arrived, fed_through: None }, _directory: directory }
+        Self {
+            writer: Writer { connection, memory, arrived, fed_through: None, failing: Arc::default() },
+            _directory: directory,
+        }
     }
 
     /// Has one command written and gives its answer.
@@ -41,8 +44,10 @@ impl Desk {
 
     fn lease(&self, id: NotificationId) -> Lease {
         let key = DeliveryKey { notification: id, ordinal: 0 };
-        let known = self.writer.memory.lock().lease(key).expect("nobody has it");
-        first_lease(known.expect("it was accepted a moment ago"))
+        match self.writer.memory.lock().lease(key) {
+            Hold::Fresh(notification) => first_lease(notification),
+            other => panic!("it was accepted a moment ago: {other:?}"),
+        }
     }
 
     fn count(&self, table: &str) -> usize {
