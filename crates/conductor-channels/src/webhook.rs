@@ -96,8 +96,9 @@ impl ChannelPlugin for Webhook {
         },
     ];
     const MAX_CONCURRENCY: u32 = 8;
-    /// Receivers tell a repetition by `webhook-id`, which is the same in every attempt.
-    const DEDUPES: bool = true;
+    /// A receiver can tell a repetition by `webhook-id`, which is the same in every attempt; whether it does is not
+    /// known, so that the owner decides by `onUnknown`.
+    const DEDUPES: bool = false;
     type Config = Config;
 
     fn validate(config: &Config, problems: &mut Problems) {

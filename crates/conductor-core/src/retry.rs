@@ -20,6 +20,9 @@ pub const BACKOFF: [Duration; 7] = [
 /// How long a rate-limited channel waits where the provider did not say.
 pub const RATE_LIMIT_PAUSE: Duration = Duration::from_secs(5);
 
+/// The shortest wait of a rate-limited channel: a provider that asks for none would be asked again without end.
+pub const RATE_LIMIT_PAUSE_MIN: Duration = Duration::from_secs(1);
+
 /// The longest wait that a provider may ask for; a longer one is taken as this.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -79,9 +82,7 @@ impl RetryPolicy {
                 let asked = retry_after.unwrap_or(Duration::ZERO).min(RETRY_AFTER_MAX);
                 (now.plus(backoff(failures, jitter).max(asked)), true)
             }
-            SendErrorKind::RateLimited { retry_after, .. } => {
-                (now.plus(retry_after.unwrap_or(RATE_LIMIT_PAUSE).min(RETRY_AFTER_MAX)), false)
-            }
+            SendErrorKind::RateLimited { retry_after, .. } => (now.plus(rate_limit_pause(retry_after)), false),
             SendErrorKind::Unauthorized => (now, false),
             SendErrorKind::Unknown if self.provider_dedupes || self.on_unknown == OnUnknown::Retry => {
                 (now.plus(backoff(failures, jitter)), true)
@@ -92,6 +93,11 @@ impl RetryPolicy {
         };
         if due >= expires_at { Settlement::Failed(FailureReason::Expired) } else { Settlement::RetryAt { due, counts } }
     }
+}
+
+/// How long a rate-limited channel or lane is left alone.
+pub fn rate_limit_pause(retry_after: Option<Duration>) -> Duration {
+    retry_after.unwrap_or(RATE_LIMIT_PAUSE).clamp(RATE_LIMIT_PAUSE_MIN, RETRY_AFTER_MAX)
 }
 
 /// Full jitter: anything between nothing and the step that `failures` has reached.
@@ -140,6 +146,8 @@ mod tests {
     fn a_rate_limited_send_uses_up_no_attempt() {
         let kind = SendErrorKind::RateLimited { retry_after: None, scope: Scope::Lane };
         assert_eq!(after(kind, 9, 1.0), retry(5_000, false));
+        let at_once = SendErrorKind::RateLimited { retry_after: Some(Duration::ZERO), scope: Scope::Lane };
+        assert_eq!(after(at_once, 0, 0.0), retry(1_000, false), "no provider is asked again without a pause");
     }
 
     #[test]

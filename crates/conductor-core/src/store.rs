@@ -46,8 +46,10 @@ pub struct NewNotification {
 /// An `Idempotency-Key` with the fingerprint of the request that it came with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Idempotency {
-    /// The key, 1 to 255 bytes (longer for the parts of a batch).
+    /// The key, 1 to 255 bytes.
     pub key: String,
+    /// Which notification of a batch, where there are several. All of them share key and fingerprint.
+    pub part: Option<u32>,
     /// SHA-256 of the request.
     pub fingerprint: [u8; 32],
 }

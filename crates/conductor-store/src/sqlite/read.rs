@@ -19,6 +19,8 @@ use super::writer::store_error;
 const READERS: usize = 4;
 /// The most rows that one page looks at before it ends, however few have fitted.
 const LOOK_MAX: usize = 20_000;
+/// A page ends when its notifications are larger than this in all, however few they are.
+const PAGE_MAX_BYTES: usize = 1024 * 1024;
 /// A clock that was put back makes ids that are later than what they were accepted at; a list with an upper bound of
 /// time allows for so much.
 const CLOCK_SLACK_MILLIS: i64 = 2 * 60 * 60 * 1000;
@@ -111,7 +113,15 @@ pub(crate) fn payloads(
         let notification = write::notification_by_id(connection, key.notification)?;
         Ok(notification.map(|notification| (waiting, notification)))
     };
-    keys.iter().map(&mut read).collect()
+    let damaged = |error: &rusqlite::Error| matches!(error, rusqlite::Error::FromSqlConversionFailure(..));
+    let one = |key: &DeliveryKey| match read(key) {
+        Err(error) if damaged(&error) => {
+            tracing::error!(notification.id = %key.notification, %error, "A delivery cannot be read; it is left out");
+            Ok(None)
+        }
+        read => read,
+    };
+    keys.iter().map(one).collect()
 }
 
 /// How many rows of `pending` each channel has, one entry a row.
@@ -248,8 +258,9 @@ pub(crate) fn page(connection: &Connection, memory: &Memory, request: &PageReque
     let mut next = None;
     let looked_at_all = candidates.len() < look;
     let mut last = None;
+    let mut bytes = 0;
     for id in candidates {
-        if items.len() == request.limit {
+        if items.len() == request.limit || bytes > PAGE_MAX_BYTES {
             next = last;
             return Ok(Page { items, next });
         }
@@ -258,6 +269,7 @@ pub(crate) fn page(connection: &Connection, memory: &Memory, request: &PageReque
         }
         last = Some(id);
         if let Some(summary) = summary(&transaction, memory, request, id)? {
+            bytes += size(&summary.notification);
             items.push(summary);
         }
     }
@@ -338,6 +350,12 @@ fn summary(
             && filter.text.as_ref().is_none_or(|text| contains(n, &text.to_lowercase()))
     };
     Ok(notification.filter(fits).map(|notification| Summary { notification, status }))
+}
+
+/// About how many bytes a notification takes: what a caller decides of it.
+fn size(notification: &Notification) -> usize {
+    let metadata: usize = notification.metadata.iter().map(|(name, value)| name.len() + value.len()).sum();
+    notification.message.len() + notification.title.as_ref().map_or(0, String::len) + metadata
 }
 
 fn contains(notification: &Notification, text: &str) -> bool {

@@ -253,7 +253,7 @@ fn every_statement(desk: &mut Desk) -> BTreeSet<String> {
     recover(&mut desk.writer.connection, now()).unwrap();
     assert_eq!(unfed(&desk.writer.connection, None).unwrap(), []);
     for number in 1..=6 {
-        let idempotency = Some(Idempotency { key: number.to_string(), fingerprint: [0; 32] });
+        let idempotency = Some(Idempotency { key: number.to_string(), part: None, fingerprint: [0; 32] });
         let fallback = vec![conductor_core::Fallback {
             channel: "slack".into(),
             channel_id: ChannelId::from_bytes([3; 16]),

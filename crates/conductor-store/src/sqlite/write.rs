@@ -114,17 +114,28 @@ pub(crate) fn earlier(
 ) -> rusqlite::Result<Option<Accepted>> {
     let sql = "SELECT fingerprint, notification FROM idempotency WHERE tenant = ?1 AND key = ?2 AND accepted_at > ?3";
     let oldest = now.minus(IDEMPOTENCY_KEPT).millis();
-    let found: Option<([u8; 32], [u8; 16])> = connection
-        .prepare_cached(sql)?
-        .query_row((tenant.bytes(), &idempotency.key, oldest), |row| Ok((row.get(0)?, row.get(1)?)))
-        .optional()?;
-    let Some((fingerprint, id)) = found else { return Ok(None) };
+    let find = |key: &str| -> rusqlite::Result<Option<([u8; 32], [u8; 16])>> {
+        let row = (tenant.bytes(), key, oldest);
+        connection.prepare_cached(sql)?.query_row(row, |row| Ok((row.get(0)?, row.get(1)?))).optional()
+    };
+    let Some((fingerprint, mut id)) = find(&idempotency.key)? else { return Ok(None) };
     if fingerprint != idempotency.fingerprint {
         return Ok(Some(Accepted::Conflict));
+    }
+    if let Some(part) = part_key(idempotency) {
+        match find(&part)? {
+            Some((_, of_part)) => id = of_part,
+            None => return Ok(None),
+        }
     }
     // What was accepted then may have been pruned: nothing is left to replay.
     let earlier = notification_by_id(connection, NotificationId::from_bytes(id))?;
     Ok(earlier.map(|earlier| Accepted::Replayed(Box::new(earlier))))
+}
+
+/// Under which key a notification of a batch is remembered, beside the key of the whole.
+fn part_key(idempotency: &Idempotency) -> Option<String> {
+    idempotency.part.map(|part| format!("{}\u{1f}{part}", idempotency.key))
 }
 
 /// Remembers an idempotency key, or tells what was accepted with it before.
@@ -139,13 +150,10 @@ fn remember(
     let tenant = notification.tenant.bytes();
     let sql = "INSERT OR REPLACE INTO idempotency (tenant, key, fingerprint, notification, accepted_at) \
                VALUES (?1, ?2, ?3, ?4, ?5)";
-    transaction.prepare_cached(sql)?.execute((
-        tenant,
-        &idempotency.key,
-        idempotency.fingerprint,
-        notification.id.bytes(),
-        notification.accepted_at.millis(),
-    ))?;
+    let (id, at) = (notification.id.bytes(), notification.accepted_at.millis());
+    for key in [Some(idempotency.key.clone()), part_key(idempotency)].into_iter().flatten() {
+        transaction.prepare_cached(sql)?.execute((tenant, key, idempotency.fingerprint, id, at))?;
+    }
     Ok(None)
 }
 
@@ -400,8 +408,9 @@ fn settle(transaction: &Transaction<'_>, lease: &Lease, finished: &Finished) -> 
             let status = reason.status();
             end(transaction, &waiting, &End { reason: Some(reason), provider_id, ..End::plain(status, finished.at) })?;
             let fallback = notification.fallback.get(usize::from(lease.next_fallback));
-            let Some(fallback) = fallback.filter(|_| reason != FailureReason::Expired && lease.key.ordinal < u8::MAX)
-            else {
+            // One that expires early, because its next attempt would come too late, leaves its time to the fallback.
+            let in_time = reason != FailureReason::Expired || finished.at < lease.expires_at;
+            let Some(fallback) = fallback.filter(|_| in_time && lease.key.ordinal < u8::MAX) else {
                 let_go_of_key(transaction, notification)?;
                 return Ok(Settled { status, next: None });
             };

@@ -6,7 +6,7 @@ use conductor_core::{Draft, Settlement, StoreError};
 use crate::harness::*;
 
 fn with_key(draft: Draft, key: &str, fingerprint: u8) -> NewNotification {
-    let idempotency = Idempotency { key: key.into(), fingerprint: [fingerprint; 32] };
+    let idempotency = Idempotency { key: key.into(), part: None, fingerprint: [fingerprint; 32] };
     NewNotification { idempotency: Some(idempotency), ..new(draft) }
 }
 

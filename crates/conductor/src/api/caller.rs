@@ -1,9 +1,10 @@
 //! Who asks. A handler without a [`Caller`] cannot name a tenant.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::FromRequestParts;
+use axum::extract::{ConnectInfo, FromRequestParts};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, header};
 use conductor_core::{NotificationId, Rate, Store};
@@ -29,7 +30,7 @@ impl FromRequestParts<Arc<Api>> for Caller {
 
     async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, ApiError> {
         let registry = api.app.registry();
-        let tenant = tenant(&registry, &parts.headers)?;
+        let tenant = tenant(&registry, parts)?;
         if let Some(limit) = &tenant.requests {
             limit.check().map_err(|wait| too_many(limit.rate, wait))?;
         }
@@ -47,7 +48,7 @@ impl FromRequestParts<Arc<Api>> for Operator {
         }
         match registry.is_admin_key(&key(&parts.headers)?) {
             Some(true) => Ok(Self),
-            _ => Err(wrong_key("This needs the operator's key, CONDUCTOR_ADMIN_KEY; the key sent is another.")),
+            _ => Err(wrong_key(parts, "This needs the operator's key, CONDUCTOR_ADMIN_KEY; the key sent is another.")),
         }
     }
 }
@@ -74,14 +75,15 @@ impl Caller {
 /// Seconds after which to try again when the queue is full.
 const QUEUE_RETRY_AFTER: u64 = 10;
 
-fn tenant(registry: &Registry, headers: &HeaderMap) -> Result<Arc<Tenant>, ApiError> {
-    let key = key(headers)?;
+fn tenant(registry: &Registry, parts: &Parts) -> Result<Arc<Tenant>, ApiError> {
+    let key = key(&parts.headers)?;
     let tenant = registry.tenant_of_key(&key);
-    tenant.cloned().ok_or_else(|| wrong_key("The key in the Authorization header is not known."))
+    tenant.cloned().ok_or_else(|| wrong_key(parts, "The key in the Authorization header is not known."))
 }
 
-fn wrong_key(error: &str) -> ApiError {
-    tracing::warn!("A request with a wrong key was refused");
+fn wrong_key(parts: &Parts, error: &str) -> ApiError {
+    let client = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip().to_string());
+    tracing::warn!(client.address = client, "A request with a wrong key was refused");
     ApiError::new(ErrorKind::WrongKey, error)
 }
 

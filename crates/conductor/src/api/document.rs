@@ -79,8 +79,8 @@ refusals! {
     SendRefusal: MalformedJson, Invalid, MissingKey, WrongKey, Timeout, InFlight, TooLarge, MediaType, KeyReused,
         RateLimited, QueueFull, Internal, NotSent, Unavailable;
     /// What `POST /notifications/batch` can answer as a whole.
-    BatchRefusal: MalformedJson, Invalid, MissingKey, WrongKey, Timeout, InFlight, TooLarge, MediaType, RateLimited,
-        Internal;
+    BatchRefusal: MalformedJson, Invalid, MissingKey, WrongKey, Timeout, InFlight, TooLarge, MediaType, KeyReused,
+        RateLimited, Internal, Unavailable;
     /// What `POST /notifications/retry` can answer.
     BulkRefusal: MalformedJson, Invalid, MissingKey, WrongKey, Timeout, TooLarge, MediaType, RateLimited, Internal,
         Unavailable;

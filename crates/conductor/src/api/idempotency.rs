@@ -28,12 +28,12 @@ pub(crate) fn of(headers: &HeaderMap, call: &str, raw: &[u8]) -> Result<Option<I
     context.update(raw);
     let mut fingerprint = [0; 32];
     fingerprint.copy_from_slice(context.finish().as_ref());
-    Ok(Some(Idempotency { key, fingerprint }))
+    Ok(Some(Idempotency { key, part: None, fingerprint }))
 }
 
 /// The part of a batch's key that one of its items is kept under.
 pub(crate) fn of_item(whole: &Idempotency, index: usize) -> Idempotency {
-    Idempotency { key: format!("{}\u{1f}{index}", whole.key), fingerprint: whole.fingerprint }
+    Idempotency { part: u32::try_from(index).ok(), ..whole.clone() }
 }
 
 fn invalid(message: impl Into<String>) -> ApiError {

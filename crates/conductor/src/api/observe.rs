@@ -29,8 +29,17 @@ pub(crate) async fn observe(request: Request, next: Next) -> Response {
         complete(response.headers_mut(), id);
         let status = response.status().as_u16();
         let duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        tracing::debug!(http.method = %method, http.path = %path, http.status = status, duration_ms,
-            "Request answered");
+        let id = response.headers().get(REQUEST_ID).and_then(|id| id.to_str().ok());
+        // A question changes nothing, and a probe asks every few seconds.
+        if method.is_safe() {
+            tracing::debug!(request.id = id, http.method = %method, http.path = %path, http.status = status,
+                duration_ms, "Request answered");
+        } else {
+            let place = response.headers().get(header::LOCATION).and_then(|place| place.to_str().ok());
+            let notification = place.and_then(|place| place.rsplit('/').next());
+            tracing::info!(request.id = id, notification.id = notification, http.method = %method, http.path = %path,
+                http.status = status, duration_ms, "Request answered");
+        }
         response
     }
     .instrument(span)

@@ -135,10 +135,9 @@ pub(crate) async fn send(
     let idempotency = idempotency::of(&headers, "POST /notifications", &raw)?;
     let preference = Wait::of(&headers);
     let flight = enter(&api, &caller, idempotency.as_ref())?;
-    if caller.room(&*api.app.store) == Some(0) {
-        return Err(caller.queue_full());
-    }
-    let prepared = prepare(&api, &caller, body::parse(&raw)?);
+    let value = body::parse(&raw)?;
+    let has_room = caller.room(&*api.app.store) != Some(0);
+    let prepared = if has_room { prepare(&api, &caller, value) } else { Err(caller.queue_full()) };
     let Kept { notification, is_replay, mut wait } =
         keep(&api, &caller, prepared, idempotency, preference.is_some()).await?;
     drop(flight);
@@ -339,6 +338,11 @@ pub(crate) async fn send_batch(
     let idempotency = idempotency::of(&headers, "POST /notifications/batch", &raw)?;
     let flight = enter(&api, &caller, idempotency.as_ref())?;
     let items = read_batch(body::parse(&raw)?)?;
+    if let Some(known) = &idempotency
+        && api.app.store.earlier(caller.tenant.id, known).await? == Some(Accepted::Conflict)
+    {
+        return Err(key_reused());
+    }
     let mut room = caller.room(&*api.app.store);
     let prepared: Vec<_> = items
         .into_iter()
@@ -355,7 +359,7 @@ pub(crate) async fn send_batch(
     // yield is polled again after those behind it, and the batch has to reach the store in its order.
     let results = unconstrained(join_all(prepared.into_iter().enumerate().map(|(index, prepared)| {
         let part = idempotency.as_ref().map(|whole| idempotency::of_item(whole, index));
-        keep_item(&api, prepared, part)
+        keep_item(&api, &caller, prepared, part)
     })));
     let (results, replayed): (Vec<_>, Vec<_>) = results.await.into_iter().unzip();
     drop(flight);
@@ -369,19 +373,13 @@ pub(crate) async fn send_batch(
 /// What became of an item, and whether it had been accepted before.
 async fn keep_item(
     api: &Api,
+    caller: &Caller,
     prepared: Result<accept::Prepared, ApiError>,
     idempotency: Option<Idempotency>,
 ) -> (BatchResult, bool) {
-    let prepared = match prepared {
-        Ok(prepared) => prepared,
-        Err(error) => return (error.into(), false),
-    };
-    let id = prepared.notification.id;
-    match accept::keep(&api.app, prepared, idempotency).await {
-        Ok(Accepted::New { .. }) => (BatchResult::accepted(id), false),
-        Ok(Accepted::Replayed(earlier)) => (BatchResult::accepted(earlier.id), true),
-        Ok(Accepted::Conflict) => (key_reused().into(), false),
-        Err(error) => (ApiError::from(error).into(), false),
+    match keep(api, caller, prepared, idempotency, false).await {
+        Ok(kept) => (BatchResult::accepted(kept.notification.id), kept.is_replay),
+        Err(error) => (error.into(), false),
     }
 }
 

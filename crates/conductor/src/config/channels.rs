@@ -16,7 +16,7 @@ use super::shape::{self, Shape, report_misfits};
 use super::values::{EXPIRES_AFTER, Reader, TIMEOUT, format_duration};
 
 /// The schemes that `baseUrl` may have.
-const BASE_URL_SCHEMES: [&str; 4] = ["https", "http", "smtp", "smtps"];
+const BASE_URL_SCHEMES: [&str; 2] = ["https", "http"];
 
 /// What a channel may refer to. Where the file that says it could not be read, every reference passes.
 pub(super) struct References<'a> {

@@ -38,6 +38,12 @@ pub(super) fn read(
             report.add(document.error(&place, found).help(help));
             continue;
         }
+        if entry.get("options").and_then(Value::as_object).is_some_and(|options| !options.is_empty()) {
+            let place = format!("{pointer}/options");
+            let found = format!("the plugin `{}` takes no options here; they have no effect", plugin.kind);
+            let help = "a channel's options stand at the channel, in channels.json";
+            report.add(document.error(&place, found).as_warning().help(help));
+        }
         seen.push((plugin.kind, pointer));
         if is_enabled {
             enabled.push(*plugin);

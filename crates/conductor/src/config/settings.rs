@@ -194,7 +194,9 @@ fn level(text: &str) -> Result<String, SettingError> {
         }
     };
     let others = if matches!(level.as_str(), "off" | "error") { &level } else { "warn" };
-    Ok(format!("{others},conductor={level}"))
+    // The plugin `log` delivers by writing: a quieter log must not lose what it has called sent.
+    let deliveries = if matches!(level.as_str(), "error" | "warn") { ",conductor::plugin::log=info" } else { "" };
+    Ok(format!("{others},conductor={level}{deliveries}"))
 }
 
 fn is_json(text: &str) -> Result<bool, SettingError> {

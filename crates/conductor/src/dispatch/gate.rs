@@ -9,6 +9,8 @@ use crate::registry::flow::{Breaker, State};
 
 /// So many failures in a row open the breaker.
 const FAILURES_TO_OPEN: u32 = 10;
+/// And so many make the channel `down`.
+const FAILURES_TO_DOWN: u32 = 3;
 /// How long it stays open at first; twice as long after each failed probe.
 const OPEN_FIRST: Duration = Duration::from_secs(1);
 /// And at the most.
@@ -43,6 +45,7 @@ pub(crate) struct Gate {
     opened_until: Timestamp,
     open_for: Duration,
     probing: bool,
+    probe_began: Timestamp,
     health: Health,
     since: Timestamp,
     /// The latest time that it was told.
@@ -64,6 +67,7 @@ impl Gate {
             opened_until: Timestamp::ZERO,
             open_for: OPEN_FIRST,
             probing: false,
+            probe_began: Timestamp::ZERO,
             health: Health::Unknown,
             since: Timestamp::ZERO,
             seen: Timestamp::ZERO,
@@ -100,7 +104,9 @@ impl Gate {
     /// An attempt begins.
     pub(crate) fn enter(&mut self, now: Timestamp) {
         self.under_way += 1;
-        self.probing = self.breaker == Breaker::HalfOpen;
+        if self.breaker == Breaker::HalfOpen {
+            (self.probing, self.probe_began) = (true, now);
+        }
         if let Some(rate) = self.rate {
             self.on_pace_at = self.on_pace_at.max(micros(now)) + interval(rate);
         }
@@ -121,11 +127,14 @@ impl Gate {
         result: Result<(), SendErrorKind>,
         reason: &str,
         retry_at: Timestamp,
+        began: Timestamp,
         now: Timestamp,
     ) {
         self.follow(now);
         self.under_way = self.under_way.saturating_sub(1);
-        let probed = std::mem::take(&mut self.probing);
+        // What began before the breaker opened says nothing of the probe.
+        let probed = self.probing && began >= self.probe_began;
+        self.probing &= !probed;
         match result {
             // The provider answered: it works, whatever it thinks of this message.
             Ok(()) | Err(SendErrorKind::Rejected | SendErrorKind::Permanent) => {
@@ -151,7 +160,7 @@ impl Gate {
                 } else if self.breaker == Breaker::Closed && self.failures >= FAILURES_TO_OPEN {
                     self.open(now);
                 }
-                if self.breaker != Breaker::Closed {
+                if self.failures >= FAILURES_TO_DOWN || self.breaker != Breaker::Closed {
                     self.set_health(Health::Down { reason: reason.to_owned() }, now);
                 }
             }
@@ -238,7 +247,7 @@ mod tests {
         assert_eq!(gate.admits(NOW), Admission::Now);
         gate.enter(NOW);
         assert_eq!(gate.admits(NOW), Admission::Closed);
-        gate.leave(Ok(()), "", NOW, NOW);
+        gate.leave(Ok(()), "", NOW, NOW, NOW);
         assert_eq!(gate.admits(NOW), Admission::Now);
     }
 
@@ -266,7 +275,7 @@ mod tests {
         let mut gate = Gate::new(9, None);
         gate.enter(NOW);
         let limited = SendErrorKind::RateLimited { retry_after: Some(Duration::from_secs(7)), scope: Scope::Channel };
-        gate.leave(Err(limited), "slow down", at(7_000), NOW);
+        gate.leave(Err(limited), "slow down", at(7_000), NOW, NOW);
         assert_eq!(gate.admits(at(6_999)), Admission::At(at(7_000)));
         assert_eq!(gate.state().paused_until, Some(at(7_000)));
         assert_eq!(gate.admits(at(7_000)), Admission::Now);
@@ -277,7 +286,7 @@ mod tests {
         let mut gate = Gate::new(9, None);
         gate.enter(NOW);
         let limited = SendErrorKind::RateLimited { retry_after: None, scope: Scope::Lane };
-        gate.leave(Err(limited), "slow down", at(7_000), NOW);
+        gate.leave(Err(limited), "slow down", at(7_000), NOW, NOW);
         assert_eq!(gate.admits(NOW), Admission::Now);
     }
 
@@ -285,7 +294,7 @@ mod tests {
     fn refused_credentials_stop_the_channel() {
         let mut gate = Gate::new(9, None);
         gate.enter(NOW);
-        gate.leave(Err(SendErrorKind::Unauthorized), "bad token", NOW, at(5));
+        gate.leave(Err(SendErrorKind::Unauthorized), "bad token", NOW, at(5), at(5));
         assert_eq!(gate.admits(at(1_000_000)), Admission::Closed);
         assert!(gate.is_stopped());
         assert_eq!(gate.state().health, Health::Down { reason: "bad token".into() });
@@ -297,7 +306,7 @@ mod tests {
         for _ in 0..FAILURES_TO_OPEN {
             assert_eq!(gate.admits(NOW), Admission::Now);
             gate.enter(NOW);
-            gate.leave(RETRYABLE, "no answer", NOW, NOW);
+            gate.leave(RETRYABLE, "no answer", NOW, NOW, NOW);
         }
         assert_eq!(gate.admits(at(999)), Admission::At(at(1_000)));
         assert_eq!(gate.state().breaker, Breaker::Open);
@@ -305,11 +314,11 @@ mod tests {
         gate.enter(at(1_000));
         assert_eq!(gate.state().breaker, Breaker::HalfOpen);
         assert_eq!(gate.admits(at(1_000)), Admission::Closed, "one probe at a time");
-        gate.leave(RETRYABLE, "no answer", NOW, at(1_500));
+        gate.leave(RETRYABLE, "no answer", NOW, at(1_500), at(1_500));
         assert_eq!(gate.admits(at(1_500)), Admission::At(at(3_500)), "twice as long after a failed probe");
         assert_eq!(gate.admits(at(3_500)), Admission::Now);
         gate.enter(at(3_500));
-        gate.leave(Ok(()), "", NOW, at(3_600));
+        gate.leave(Ok(()), "", NOW, at(3_600), at(3_600));
         assert_eq!(gate.state().breaker, Breaker::Closed);
         assert_eq!(gate.state().health, Health::Up);
         assert_eq!(gate.admits(at(3_600)), Admission::Now);
@@ -343,7 +352,7 @@ mod tests {
         let mut gate = Gate::new(99, None);
         for _ in 0..2 * FAILURES_TO_OPEN {
             gate.enter(NOW);
-            gate.leave(Err(SendErrorKind::Permanent), "unknown user", NOW, NOW);
+            gate.leave(Err(SendErrorKind::Permanent), "unknown user", NOW, NOW, NOW);
         }
         assert_eq!(gate.state().breaker, Breaker::Closed);
     }

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use conductor_core::retry::{RATE_LIMIT_PAUSE, RETRY_AFTER_MAX};
+use conductor_core::retry::rate_limit_pause;
 use conductor_core::store::{BATCH_MAX, Claim, Claimed, Lease, Queued};
 use conductor_core::{FailureReason, Scope, SendErrorKind, Settlement, Timestamp};
 use tokio::sync::mpsc;
@@ -35,7 +35,14 @@ const STORE_PAUSE: Duration = Duration::from_millis(500);
 /// What an attempt's task tells the loop.
 enum Event {
     /// The send has returned, or there was none: the gate may go on, and the lane unless it is kept.
-    Tried { entry: Entry, result: Option<Result<(), SendErrorKind>>, reason: String, at: Timestamp, keeps_lane: bool },
+    Tried {
+        entry: Entry,
+        result: Option<Result<(), SendErrorKind>>,
+        reason: String,
+        began: Timestamp,
+        at: Timestamp,
+        keeps_lane: bool,
+    },
     /// What became of it is written, or the store is closed: a kept lane may go on.
     Settled { entry: Entry, next: Option<Queued>, keeps_lane: bool },
 }
@@ -185,11 +192,11 @@ impl Dispatcher {
                     self.schedule.left(entry, Lane::Free, now);
                 }
             }
-            Event::Tried { entry, result: Some(result), reason, at, keeps_lane } => {
+            Event::Tried { entry, result: Some(result), reason, began, at, keeps_lane } => {
                 let pause = pause_of(&result, at);
                 let place = entry.channel();
                 let gate = &mut self.schedule.channel(place).gate;
-                gate.leave(result, &reason, pause.unwrap_or(at), at);
+                gate.leave(result, &reason, pause.unwrap_or(at), began, at);
                 let (state, stopped) = (gate.state(), gate.is_stopped());
                 self.tell(place, state, stopped);
                 if !keeps_lane {
@@ -228,9 +235,7 @@ impl Dispatcher {
 /// How long a rate-limited channel or lane is left alone.
 fn pause_of(result: &Result<(), SendErrorKind>, at: Timestamp) -> Option<Timestamp> {
     match result {
-        Err(SendErrorKind::RateLimited { retry_after, .. }) => {
-            Some(at.plus(retry_after.unwrap_or(RATE_LIMIT_PAUSE).min(RETRY_AFTER_MAX)))
-        }
+        Err(SendErrorKind::RateLimited { retry_after, .. }) => Some(at.plus(rate_limit_pause(*retry_after))),
         _ => None,
     }
 }
@@ -241,7 +246,8 @@ async fn attempt(app: Arc<App>, entry: Entry, lease: Lease, events: mpsc::Unboun
     let now = app.clock.now();
     let (id, tenant, accepted_at) = (lease.notification.id, lease.notification.tenant, lease.notification.accepted_at);
     let skip = |keeps_lane| {
-        let _ = events.send(Event::Tried { entry, result: None, reason: String::new(), at: now, keeps_lane });
+        let _ =
+            events.send(Event::Tried { entry, result: None, reason: String::new(), began: now, at: now, keeps_lane });
         keeps_lane
     };
     let channel = registry.channel(lease.channel).filter(|channel| channel.tenant == tenant);
@@ -262,7 +268,7 @@ async fn attempt(app: Arc<App>, entry: Entry, lease: Lease, events: mpsc::Unboun
             let keeps_lane = channel.ordered && tried.result.is_err();
             let reason = tried.result.as_ref().err().map(|error| error.message.clone()).unwrap_or_default();
             let result = Some(tried.result.map(drop).map_err(|error| error.kind));
-            let _ = events.send(Event::Tried { entry, result, reason, at, keeps_lane });
+            let _ = events.send(Event::Tried { entry, result, reason, began: now, at, keeps_lane });
             (finished, keeps_lane)
         }
     };

@@ -1,8 +1,8 @@
 //! What may go next: everything that waits, in memory, in the order in which it may leave. Pure: no clock, no I/O.
 //!
 //! Tenants take turns by weight; inside a tenant high priority goes first, but a lower one is never starved; channels
-//! take turns; a lane's deliveries go one at a time, in the order of their acceptance. A channel that may not send
-//! costs nothing until it may again: it is taken out of the turns.
+//! take turns; a lane's deliveries go one at a time, in the order of their acceptance, the more urgent first unless the
+//! channel is ordered. A channel that may not send costs nothing until it may again: it is taken out of the turns.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
@@ -69,8 +69,9 @@ struct LaneState {
     busy: bool,
     /// The next alarm that is set for an ordered channel's first, if any. It may ring for nothing, but it is never late.
     alarm: Option<Timestamp>,
-    /// What waits behind what is busy, oldest first. An ordered channel keeps all of a lane here, with the due times.
-    parked: BTreeMap<DeliveryKey, (Entry, Timestamp)>,
+    /// What waits behind what is busy: the most urgent first, and of those the oldest. An ordered channel keeps all of
+    /// a lane here, with the due times, and only the age counts.
+    parked: BTreeMap<(u8, DeliveryKey), (Entry, Timestamp)>,
 }
 
 struct TenantTurn {
@@ -169,7 +170,7 @@ impl Schedule {
         // What its caller wants to be sent later holds nobody back; what has failed does, where the order counts.
         if self.channels[place as usize].ordered && (tried || due <= now) {
             let state = self.channels[place as usize].lanes.entry(lane).or_default();
-            state.parked.insert(key, (entry, due));
+            state.parked.insert((0, key), (entry, due));
             self.offer_ordered(place, lane, now);
         } else if due > now {
             self.alarms.push(Reverse((due, Alarm::Due(entry))));
@@ -252,8 +253,9 @@ impl Schedule {
     pub(crate) fn put_back(&mut self, entry: Entry, now: Timestamp) {
         self.waiting += 1;
         let channel = &mut self.channels[entry.channel as usize];
+        let place = channel.place_in_lane(&entry);
         let state = channel.lanes.entry(entry.lane).or_default();
-        state.parked.insert(entry.key, (entry, Timestamp::ZERO));
+        state.parked.insert(place, (entry, Timestamp::ZERO));
         self.left(entry, Lane::Free, now);
     }
 
@@ -319,14 +321,14 @@ impl Schedule {
         let channel = &mut self.channels[entry.channel as usize];
         if channel.ordered {
             let state = channel.lanes.entry(entry.lane).or_default();
-            state.parked.insert(entry.key, (entry, Timestamp::ZERO));
+            state.parked.insert((0, entry.key), (entry, Timestamp::ZERO));
             self.offer_ordered(entry.channel, entry.lane, now);
             return;
         }
         match channel.lanes.get_mut(&entry.lane) {
             None => self.make_ready(entry, true),
             Some(state) => {
-                state.parked.insert(entry.key, (entry, Timestamp::ZERO));
+                state.parked.insert((entry.class, entry.key), (entry, Timestamp::ZERO));
                 if !state.busy {
                     self.free_lane(entry.channel, entry.lane);
                 }
@@ -399,6 +401,11 @@ impl Schedule {
 }
 
 impl ChannelQueue {
+    /// Where a delivery stands among those that wait for its lane.
+    fn place_in_lane(&self, entry: &Entry) -> (u8, DeliveryKey) {
+        (if self.ordered { 0 } else { entry.class }, entry.key)
+    }
+
     /// Takes the first whose lane is free. Those whose lane is busy are parked there.
     fn take(&mut self, class: usize) -> Option<Entry> {
         while let Some(entry) = self.ready[class].pop_front() {
@@ -410,7 +417,7 @@ impl ChannelQueue {
                 state.busy = true;
                 return Some(entry);
             }
-            state.parked.insert(entry.key, (entry, Timestamp::ZERO));
+            state.parked.insert((entry.class, entry.key), (entry, Timestamp::ZERO));
         }
         None
     }

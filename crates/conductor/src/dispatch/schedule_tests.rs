@@ -61,7 +61,7 @@ impl World {
     }
 
     fn finish(&mut self, entry: Entry, now: Timestamp) {
-        self.schedule.channel(entry.channel()).gate.leave(Ok(()), "", now, now);
+        self.schedule.channel(entry.channel()).gate.leave(Ok(()), "", now, now, now);
         self.schedule.left(entry, Lane::Free, now);
     }
 
@@ -119,7 +119,7 @@ fn a_failing_head_is_passed_unless_the_channel_is_ordered() {
         let head = world.schedule.pick(at(0)).unwrap();
         let retry = Queued { due: at(5_000), tried: true, ..world.queued(0, 1, Priority::Normal, at(0)) };
         let retry = Queued { key: head.key, ..retry };
-        world.schedule.channel(head.channel()).gate.leave(Err(SendErrorKind::Unknown), "", at(0), at(0));
+        world.schedule.channel(head.channel()).gate.leave(Err(SendErrorKind::Unknown), "", at(0), at(0), at(0));
         if !ordered {
             world.schedule.left(head, Lane::Free, at(0));
         }
@@ -279,7 +279,7 @@ fn needless_alarms_do_not_pile_up() {
         let straggler = entries.pop().unwrap();
         for entry in entries {
             let failed = Err(SendErrorKind::Retryable { retry_after: None });
-            world.schedule.channel(entry.channel()).gate.leave(failed, "", now, now);
+            world.schedule.channel(entry.channel()).gate.leave(failed, "", now, now, now);
             world.schedule.left(entry, Lane::Free, now);
         }
         assert_eq!(world.schedule.pick(now), None, "the breaker is open, and an alarm is set for its end");
