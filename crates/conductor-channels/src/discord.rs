@@ -199,7 +199,9 @@ fn taken(response: &Response) -> Result<Receipt, SendError> {
         let text = "the answer was a success but none of Discord's: is baseUrl right, does a proxy stand between?";
         return Err(SendError::new(SendErrorKind::Unknown, text).with_code(response.status.as_str()));
     }
-    Ok(Receipt { provider_id: body.get("id").and_then(Value::as_str).map(str::to_owned) })
+    // Stored and shown: whatever else stands there, from something between here and Discord, is not passed on.
+    let id = body.get("id").and_then(Value::as_str).filter(|id| Snowflake::parse(id).is_some());
+    Ok(Receipt { provider_id: id.map(str::to_owned) })
 }
 
 fn too_long(length: usize) -> String {

@@ -13,7 +13,7 @@ const MIGRATIONS: &[&str] = &[include_str!("../migrations/sqlite/0001_init.sql")
 #[derive(Debug, thiserror::Error)]
 pub enum MigrateError {
     /// The file belongs to another program, or is no database at all.
-    #[error("the file is no store of Conductor's: move it away, or name another data directory")]
+    #[error("the file is no store of Conductor's")]
     Foreign,
     /// The file was written by a newer version.
     #[error("the store has version {found}; this program knows versions up to {known}: use the newer program")]

@@ -133,6 +133,9 @@ pub async fn keep(app: &App, prepared: Prepared, idempotency: Option<Idempotency
     Ok(accepted)
 }
 
+/// The most characters of a channel type that a problem repeats.
+const TYPE_SHOWN_MAX: usize = 40;
+
 /// The channel that a route means. The problem's place is `channel` or `channelId`.
 pub fn channel_of<'a>(plugins: &[Plugin], tenant: &'a Tenant, route: &Route) -> Result<&'a Arc<LiveChannel>, Problem> {
     let by_id = match route.channel_id {
@@ -144,7 +147,8 @@ pub fn channel_of<'a>(plugins: &[Plugin], tenant: &'a Tenant, route: &Route) -> 
     };
     let by_type = tenant.channel_of_type(plugins, name);
     let by_type = by_type.ok_or_else(|| {
-        let shown: String = name.chars().take(40).collect();
+        // What is longer may be a key that was pasted into the wrong field.
+        let shown = if name.chars().nth(TYPE_SHOWN_MAX).is_some() { "…" } else { name };
         problem("channel", format!("\"{shown}\" is not a channel type of this tenant"), allowed(tenant, Some(name)))
     })?;
     match by_id {

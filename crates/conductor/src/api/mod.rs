@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::http::{Method, Uri};
+use axum::http::Method;
 use axum::middleware::from_fn;
 use axum::routing::get;
 use bytes::Bytes;
@@ -90,13 +90,12 @@ fn finish(router: Router) -> Router {
         .layer(from_fn(observe::observe))
 }
 
-async fn not_found(uri: Uri) -> ApiError {
-    let path: String = uri.path().chars().take(200).collect();
-    ApiError::new(ErrorKind::NotFound, format!("There is nothing at {path}. /docs lists every call."))
+// Neither repeats the path: a key that was pasted into it would go on into the logs of the caller.
+async fn not_found() -> ApiError {
+    ApiError::new(ErrorKind::NotFound, "There is nothing at this path. /docs lists every call.")
 }
 
-async fn method_not_allowed(method: Method, uri: Uri) -> ApiError {
-    let path: String = uri.path().chars().take(200).collect();
+async fn method_not_allowed(method: Method) -> ApiError {
     let method: String = method.as_str().chars().take(40).collect();
-    ApiError::new(ErrorKind::MethodNotAllowed, format!("{path} does not take {method}. /docs lists every call."))
+    ApiError::new(ErrorKind::MethodNotAllowed, format!("This path does not take {method}. /docs lists every call."))
 }

@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::time::Instant;
 
-use axum::extract::Request;
+use axum::extract::{MatchedPath, Request};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -21,7 +21,8 @@ const REQUEST_ID_MAX: usize = 128;
 pub(crate) async fn observe(request: Request, next: Next) -> Response {
     let id = request_id(request.headers());
     let method = request.method().clone();
-    let path = request.uri().path().to_owned();
+    // The route, not the path: what a caller pastes into an address may be a key.
+    let path = request.extensions().get::<MatchedPath>().map_or("unknown", MatchedPath::as_str).to_owned();
     let began = Instant::now();
     let span = tracing::info_span!("request", request.id = %id.to_str().unwrap_or_default());
     async {

@@ -33,7 +33,7 @@ impl<'a> Reader<'a> {
     pub(crate) fn of_query(query: &str, problems: &'a mut Problems) -> Self {
         let mut fields = Map::new();
         for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
-            let told = shown(&name);
+            let told = shown(&name).to_owned();
             let value = if value.is_empty() { Value::Null } else { Value::String(value.into_owned()) };
             if fields.insert(name.into_owned(), value).is_some() {
                 problems.add(told, "stands in the query more than once");
@@ -234,14 +234,12 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// The most characters of a caller's text that an answer repeats.
-const SHOWN_MAX: usize = 64;
+/// The most characters of a caller's text that an answer repeats: enough for every word, UUID and time. What is longer
+/// is not repeated at all, because it may be a key that was pasted into the wrong field.
+const SHOWN_MAX: usize = 40;
 
-fn shown(text: &str) -> String {
-    match text.char_indices().nth(SHOWN_MAX) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
-    }
+fn shown(text: &str) -> &str {
+    if text.chars().nth(SHOWN_MAX).is_some() { "…" } else { text }
 }
 
 fn described(value: &Value) -> String {

@@ -14,9 +14,9 @@ use crate::config::settings::Settings;
 const ADD_HELP: &str = "\
 Example:
   conductor channel add --type webhook --name alerts --option timeout=10s
-  conductor channel add --tenant Acme --type discord --name ops --env botToken=ACME_BOT_TOKEN
+  conductor channel add --type discord --tenant Acme --env botToken=ACME_TOKEN
 
-Adds the channel to channels.json, comments and order kept, and enables its plugin. Then it prints the
+Adds the channel to channels.json, comments and order kept, and enables its plugin. Then it prints the \
 lines that .env still needs. A running server has to be started again.
 If it fails, nothing was changed. `conductor plugin list` tells the types and their settings.";
 

@@ -21,8 +21,8 @@ Example:
   conductor channel test alerts
   conductor channel test alerts --send
 
-Makes the channel from the configuration, without the server, and asks its provider whether a message would
-go out; --send sends one that people see. Exit code 0: it would, or it did; 1: not; 2: the configuration is
+Makes the channel from the configuration, without the server, and asks its provider whether a message would \
+go out; --send sends one that people see. Exit code 0: it would, or it did; 1: not; 2: the configuration is \
 wrong. If it fails, it tells the provider's own words: mostly a wrong token or target.";
 
 /// Which channel, and whether to send.

@@ -10,7 +10,7 @@ Example:
   conductor check
   conductor check --config-dir ./data/config && echo good
 
-Reads the three files and every variable that they name, without a network, and tells all faults at once,
+Reads the three files and every variable that they name, without a network, and tells all faults at once, \
 each with its place and its mend. Exit code 0: the server would start; 2: it would not.
 If it fails, mend what it tells, from the top: one fault often brings about others.";
 

@@ -13,7 +13,7 @@ Example:
   conductor health
   conductor health --url https://conductor.example
 
-Asks GET /health of the server on this machine, found by PORT and HOST. Exit code 0: it is well; 1: it is
+Asks GET /health of the server on this machine, found by PORT and HOST. Exit code 0: it is well; 1: it is \
 not, or does not answer. A container's health check can use it.
 If it fails, see the server's log.";
 

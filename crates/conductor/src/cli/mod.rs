@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use conductor_channels::Plugin;
 use conductor_core::{Clock, TenantId};
 use serde_json::Value;
@@ -35,10 +35,10 @@ mod tenant;
 const EXAMPLES: &str = "\
 Example:
   conductor                          make what is missing, then serve
-  conductor check                    tell everything that is wrong with the configuration
+  conductor check                    tell what is wrong with the configuration
   conductor send --channel log \"Hello\"
 
-Exit codes: 0 it worked; 1 it did not; 2 the command or the configuration is wrong.";
+Exit codes: 0 it worked; 1 it did not; 2 the command or configuration is wrong.";
 
 /// A self-hosted messaging gateway: one request in, delivered through Discord, a webhook, the log …, never lost.
 ///
@@ -126,9 +126,36 @@ macro_rules! refused_by {
 }
 refused_by!(SettingError, FirstRunError, EditError, EnvFileError, RandomError);
 
+/// The process settings that only a server heeds, and those of its address.
+const OF_THE_SERVER: [&str; 5] = ["log_level", "log_format", "log_filter", "metrics_addr", "public_url"];
+const OF_THE_ADDRESS: [&str; 2] = ["port", "host"];
+/// The commands that heed everything, and those that heed the server's address.
+const SERVING: [&str; 1] = ["serve"];
+const ASKING: [&str; 3] = ["init", "send", "health"];
+
+/// The command line. The help of each command shows the process settings that it heeds; it takes the others as well, so
+/// that a line is as good before any command.
+fn command() -> clap::Command {
+    let mut command = CommandLine::command();
+    // Only a built command knows the global settings in its parts.
+    command.build();
+    command.mut_subcommands(|part| match part.get_name() {
+        name if SERVING.contains(&name) => part,
+        name if ASKING.contains(&name) => hide(part, &OF_THE_SERVER),
+        _ => hide(hide(part, &OF_THE_SERVER), &OF_THE_ADDRESS),
+    })
+}
+
+fn hide(command: clap::Command, settings: &[&str]) -> clap::Command {
+    let is_hidden = |argument: &clap::Arg| settings.contains(&argument.get_id().as_str());
+    let command = command.mut_args(|argument| if is_hidden(&argument) { argument.hide(true) } else { argument });
+    command.mut_subcommands(|part| hide(part, settings))
+}
+
 /// Reads the command line and does what it says.
 pub fn main(arguments: impl IntoIterator<Item = OsString>, plugins: &'static [Plugin]) -> ExitCode {
-    let line = match CommandLine::try_parse_from(arguments) {
+    let parsed = command().try_get_matches_from(arguments);
+    let line = match parsed.and_then(|matches| CommandLine::from_arg_matches(&matches)) {
         Ok(line) => line,
         Err(error) => error.exit(),
     };

@@ -13,7 +13,7 @@ Example:
   conductor plugin list
   conductor plugin list --json
 
-Lists every plugin of this program, whether plugins.json enables it, and what it has to be told. A channel's
+Lists every plugin of this program, whether plugins.json enables it, and what it has to be told. A channel's \
 variables are named TENANT_<tenant's id with underscores>_<PLUGIN>_<SETTING> unless the channel names others.
 If one is missing that you need, see the newest release.";
 

@@ -9,7 +9,7 @@ const HELP: &str = "\
 Example:
   conductor schema channels > channels.schema.json
 
-Then begin channels.json with { \"$schema\": \"./channels.schema.json\", \"channels\": [ … ] }, and an editor
+Then begin channels.json with { \"$schema\": \"./channels.schema.json\", \"channels\": [ … ] }, and an editor \
 completes the file and marks mistakes. If the editor does not, check that the path is right.";
 
 /// Which file.

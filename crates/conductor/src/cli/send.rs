@@ -11,16 +11,17 @@ use serde_json::{Map, Value};
 use super::client::{Answer, Server};
 use super::{Ended, Failure, Session, choose_tenant, one_line, runtime};
 use crate::config::environment::Lookup;
+use crate::config::name_or_stars;
 use crate::config::settings::Settings;
 
 const HELP: &str = "\
 Example:
   conductor send --channel log \"The backup is done\"
-  conductor send --channel discord --title Backup --priority high --wait 10 \"It failed\"
+  conductor send --channel discord --priority high --wait 10 \"It failed\"
   df -h | conductor send --channel log -
 
-The key is the tenant's, found as tenants.json says in the environment or a .env file; --key-env names
-another variable. Exit code 0: the server has it (with --wait: the provider has it, or the time passed);
+The key is the tenant's, found as tenants.json says in the environment or a .env file; --key-env names \
+another variable. Exit code 0: the server has it (with --wait: the provider has it, or the time passed); \
 1: it was refused or could not be sent; 2: the command is wrong or no key was found.
 If it fails, the answer says why; GET /notifications/<id> tells the whole story.";
 
@@ -135,7 +136,7 @@ fn key(arguments: &Arguments, settings: &Settings, session: &Session<'_>) -> Res
     };
     Err(Failure::Refused(format!(
         "no key: {} {trouble}\n  help: set it to the tenant's API key, in the environment or in {}",
-        one_line(&variable),
+        name_or_stars(&variable),
         settings.data_dir.join(".env").display()
     )))
 }

@@ -5,8 +5,8 @@ use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::sync::Arc;
 
 use clap::Args;
-use conductor_store::OpenError;
-use tokio::signal::unix::{SignalKind, signal};
+use conductor_store::{MigrateError, OpenError};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{Ended, Failure, Session, start};
 use crate::config::settings::Settings;
@@ -18,7 +18,7 @@ Example:
   conductor serve
   PORT=8080 DATA_DIR=/var/lib/conductor conductor serve
 
-Makes what is missing of the configuration, checks it, and takes notifications until SIGTERM or SIGINT; a second
+Makes what is missing of the configuration, checks it, and takes notifications until SIGTERM or SIGINT; a second \
 signal ends it at once. If it fails, it says what to mend, and nothing has been started.";
 
 /// Takes nothing beyond the process settings.
@@ -43,7 +43,8 @@ async fn serve(settings: &Settings, session: &mut Session<'_>) -> Result<Ended, 
     let metrics_listener = settings.metrics_addr.map(listen_for_metrics).transpose()?;
     let first = start::make_missing(settings, session)?;
     let url = settings.local_url(port);
-    let banner = start::banner(&first, settings, &url);
+    write!(session.out, "{}", start::found(&first, settings))?;
+    let banner = start::banner(&first, &url);
     let server = match begin(settings, session, listener, metrics_listener).await {
         Ok(server) => server,
         Err(failure) => {
@@ -52,13 +53,18 @@ async fn serve(settings: &Settings, session: &mut Session<'_>) -> Result<Ended, 
             return Err(failure);
         }
     };
-    writeln!(session.out, "{banner}Conductor {} serves on {url}", env!("CARGO_PKG_VERSION"))?;
+    // Whoever reads that it serves may send a signal at once.
+    let signals = Signals::new()?;
+    let version = env!("CARGO_PKG_VERSION");
+    let mut text = format!("{banner}\nConductor {version} serves on {url}\n");
+    text.push_str(&format!("The API is described on {url}/docs; Ctrl+C stops the server\n"));
     if let Some(address) = server.metrics_address() {
-        writeln!(session.out, "Metrics are on http://{address}/metrics")?;
+        text.push_str(&format!("Metrics are on http://{address}/metrics\n"));
     }
-    session.out.flush()?;
-    tracing::info!(address = %server.address(), version = env!("CARGO_PKG_VERSION"), "Conductor serves");
-    wait_and_stop(server).await
+    // Whoever started it may have stopped reading: no reason to stop serving.
+    let _ = session.out.write_all(text.as_bytes()).and_then(|()| session.out.flush());
+    tracing::info!(address = %server.address(), version, "Conductor serves");
+    wait_and_stop(server, signals).await
 }
 
 async fn begin(
@@ -83,44 +89,58 @@ async fn begin(
     Server::start(options).await.map_err(|error| not_started(&error, settings))
 }
 
-/// Serves until a signal comes.
-async fn wait_and_stop(server: Server) -> Result<Ended, Failure> {
-    let failed = |error| Failure::Failed(format!("signals cannot be waited for: {error}"));
-    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// The two signals that stop the server.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// Takes the signals from now on.
+    fn new() -> Result<Self, Failure> {
+        let failed = |error| Failure::Failed(format!("signals cannot be waited for: {error}"));
+        let terminate = signal(SignalKind::terminate()).map_err(failed)?;
+        let interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+        Ok(Self { terminate, interrupt })
     }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Serves until a signal comes.
+async fn wait_and_stop(server: Server, mut signals: Signals) -> Result<Ended, Failure> {
+    signals.next().await;
     tracing::info!("Stopping: what is under way may end, the rest stays in the store; a second signal ends it at once");
     tokio::select! {
         () = server.stop() => {
             tracing::info!("Stopped");
             Ok(Ended::Well)
         }
-        _ = terminate.recv() => Ok(force()),
-        _ = interrupt.recv() => Ok(force()),
+        () = signals.next() => {
+            tracing::warn!("Forced to stop: what was under way is done again after the next start");
+            Ok(Ended::Badly)
+        }
     }
-}
-
-fn force() -> Ended {
-    tracing::warn!("Forced to stop: what was under way is done again after the next start");
-    Ended::Badly
 }
 
 fn listen(host: &str, port: u16) -> Result<TcpListener, Failure> {
     let refused = |error: &std::io::Error| match error.kind() {
         ErrorKind::AddrInUse => Failure::Refused(format!(
-            "port {port} on {host} is taken by another program\n\
+            "port {port} on {host} is taken by another program\n  \
              help: stop that program, or choose another port: PORT={} conductor",
             port.checked_add(1).unwrap_or(3333)
         )),
         ErrorKind::PermissionDenied => Failure::Refused(format!(
-            "port {port} on {host} is not allowed to this user\n\
+            "port {port} on {host} is not allowed to this user\n  \
              help: choose a port from 1024 on: PORT=3333 conductor"
         )),
         _ => Failure::Refused(format!(
-            "{host}:{port} cannot be listened on: {error}\n\
+            "{host}:{port} cannot be listened on: {error}\n  \
              help: HOST has to be an address of this machine; 0.0.0.0 means all of them"
         )),
     };
@@ -131,7 +151,7 @@ fn listen(host: &str, port: u16) -> Result<TcpListener, Failure> {
 fn listen_for_metrics(address: SocketAddr) -> Result<TcpListener, Failure> {
     TcpListener::bind(address).map_err(|error| {
         Failure::Refused(format!(
-            "{address}, the address of METRICS_ADDR, cannot be listened on: {error}\n\
+            "{address}, the address of METRICS_ADDR, cannot be listened on: {error}\n  \
              help: choose a free port of this machine, such as METRICS_ADDR=127.0.0.1:9333"
         ))
     })
@@ -140,12 +160,18 @@ fn listen_for_metrics(address: SocketAddr) -> Result<TcpListener, Failure> {
 /// Why the server did not start, with the mend.
 fn not_started(error: &StartError, settings: &Settings) -> Failure {
     let help = match error {
-        StartError::Store(OpenError::Locked(_)) => "stop the other one, or give this one a folder of its own: DATA_DIR",
-        StartError::Store(OpenError::Io(..)) => "the folder has to be one that this user may write; DATA_DIR names it",
+        StartError::Store(OpenError::Locked(_)) => "stop the other one, or give this one a data folder of its own",
+        StartError::Store(OpenError::Io(..)) => "this user has to be able to read and write the data folder",
+        StartError::Store(OpenError::Migrate(_, MigrateError::Foreign)) => {
+            "move it away to begin with an empty store, put a backup in its place, or name another data folder"
+        }
+        StartError::Store(OpenError::Migrate(_, MigrateError::Newer { .. })) => {
+            "start the newer version of Conductor again, or put a backup from before it in the store's place"
+        }
         StartError::Store(_) => "put the last backup in its place, or move the file away to begin with an empty store",
         StartError::Channel(_) => "mend the channel's settings; `conductor channel test` tries one",
         StartError::Listener(_) => "try again",
     };
     let data = settings.data_dir.display();
-    Failure::Refused(format!("the server cannot start: {error}\nhelp: {help} (the data folder is {data})"))
+    Failure::Refused(format!("the server cannot start: {error}\n  help: {help} (DATA_DIR is {data})"))
 }

@@ -4,9 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use conductor_channels::Plugin;
+use conductor_core::TenantId;
 use serde_json::Value;
 
-use super::{Failure, Session, one_line, tenants};
+use super::{Failure, Session, TenantLine, one_line, tenants};
 use crate::config::edit::{Document, ListFile};
 use crate::config::environment::{Environment, Lookup};
 use crate::config::first_run::{self, FirstRun, NewTenant};
@@ -15,6 +16,8 @@ use crate::config::settings::Settings;
 use crate::config::{self, Configuration};
 use crate::telemetry::logs::{self, LogFormat};
 
+/// Stands where a list is empty.
+const NONE: &str = "  (none)\n";
 const RULE: &str = "────────────────────────────────────────────────────────────────────────────────";
 
 /// Sends what is logged from now on to the standard error, as the settings say.
@@ -59,11 +62,19 @@ pub fn load(settings: &Settings, session: &mut Session<'_>) -> Result<Configurat
     }
 }
 
-/// What is printed once after files were made; one line where everything was there. `url` is where the server is
-/// reached from this machine.
-pub fn banner(first: &FirstRun, settings: &Settings, url: &str) -> String {
+/// The line that says where the configuration was found; empty where files had to be made.
+pub fn found(first: &FirstRun, settings: &Settings) -> String {
+    match first.created.is_empty() {
+        true => format!("Configuration found in {}.\n", settings.config_dir.display()),
+        false => String::new(),
+    }
+}
+
+/// What is printed once after files were made; empty where everything was there. `url` is where the server is reached
+/// from this machine.
+pub fn banner(first: &FirstRun, url: &str) -> String {
     if first.created.is_empty() {
-        return format!("Configuration found in {}.\n", settings.config_dir.display());
+        return String::new();
     }
     let mut text = format!("{RULE}\n  Welcome to Conductor. This was missing and has been made:\n\n");
     for path in &first.created {
@@ -108,9 +119,9 @@ fn tenant_lines(tenant: &NewTenant, env_file: Option<&Path>) -> String {
 pub fn overview(configuration: &Configuration, plugins: &[Plugin]) -> String {
     let mut text = String::from("\nTenants\n");
     for tenant in &configuration.tenants {
-        text.push_str(&format!("  ✅ {} ({}): {}\n", one_line(&tenant.name), tenant.id, tenant.key_variable));
+        text.push_str(&tenant_line("✅", &tenant.name, tenant.id, &tenant.key_variable));
     }
-    text.push_str(&empty_line(configuration.tenants.is_empty()));
+    text.push_str(empty_line(configuration.tenants.is_empty()));
     text.push_str(&plugin_lines(plugins, |plugin| configuration.plugins.iter().any(|own| own.kind == plugin.kind)));
     text.push_str("Channels\n");
     for channel in &configuration.channels {
@@ -118,7 +129,7 @@ pub fn overview(configuration: &Configuration, plugins: &[Plugin]) -> String {
         let tenant = tenant.map(|tenant| one_line(&tenant.name)).unwrap_or_default();
         text.push_str(&format!("  ✅ {} ({}) of {tenant}\n", one_line(&channel.name), channel.plugin.kind));
     }
-    text.push_str(&empty_line(configuration.channels.is_empty()));
+    text.push_str(empty_line(configuration.channels.is_empty()));
     text
 }
 
@@ -129,29 +140,45 @@ pub fn overview_of_files(
     plugins: &[Plugin],
     report: &Report,
 ) -> String {
-    let mut text = String::from("\nTenants\n");
-    let tenants = tenants(settings).unwrap_or_default();
-    for tenant in &tenants {
+    let tenant = |tenant: TenantLine| {
         let is_set = matches!(environment.lookup(&tenant.key_variable), Lookup::Found { .. });
-        let (mark, variable) = (mark(is_set), one_line(&tenant.key_variable));
-        text.push_str(&format!("  {mark} {} ({}): {variable}\n", one_line(&tenant.name), tenant.id));
-    }
-    text.push_str(&empty_line(tenants.is_empty()));
-    let entries = |file| Document::open(&settings.config_dir, file).map(|file| file.entries()).unwrap_or_default();
-    let enabled = entries(ListFile::Plugins);
-    text.push_str(&plugin_lines(plugins, |plugin| is_enabled(&enabled, plugin)));
-    text.push_str("Channels\n");
-    let channels = entries(ListFile::Channels);
-    for (index, channel) in channels.iter().enumerate() {
+        tenant_line(mark(is_set), &tenant.name, tenant.id, &tenant.key_variable)
+    };
+    let entries = |file| Document::open(&settings.config_dir, file).map(|file| file.entries());
+    let channel = |(index, channel): (usize, &Value)| {
         let word = |member: &str| channel.get(member).and_then(Value::as_str).map(one_line);
         let kind = word("channelType").unwrap_or_else(|| "no channelType".to_owned());
         let name = word("channelName").unwrap_or_else(|| kind.clone());
-        let mark = mark(!has_error(report, index));
-        text.push_str(&format!("  {mark} {name} ({kind})\n"));
+        format!("  {} {name} ({kind})\n", mark(!has_error(report, index)))
+    };
+    let mut text = String::from("\nTenants\n");
+    match tenants(settings) {
+        Ok(tenants) if tenants.is_empty() => text.push_str(NONE),
+        Ok(tenants) => text.extend(tenants.into_iter().map(tenant)),
+        Err(_) => text.push_str(&unread(ListFile::Tenants)),
     }
-    text.push_str(&empty_line(channels.is_empty()));
+    match entries(ListFile::Plugins) {
+        Ok(enabled) => text.push_str(&plugin_lines(plugins, |plugin| is_enabled(&enabled, plugin))),
+        Err(_) => text.push_str(&format!("Plugins\n{}", unread(ListFile::Plugins))),
+    }
+    text.push_str("Channels\n");
+    match entries(ListFile::Channels) {
+        Ok(channels) if channels.is_empty() => text.push_str(NONE),
+        Ok(channels) => text.extend(channels.iter().enumerate().map(channel)),
+        Err(_) => text.push_str(&unread(ListFile::Channels)),
+    }
     text.push('\n');
     text
+}
+
+/// A tenant with the variable of its key; two lines, because both are long.
+fn tenant_line(mark: &str, name: &str, id: TenantId, variable: &str) -> String {
+    format!("  {mark} {} ({id})\n     {}\n", one_line(name), config::name_or_stars(variable))
+}
+
+/// Stands for the entries of a file that is missing or no JSON.
+fn unread(file: ListFile) -> String {
+    format!("  ❌ {}: see below\n", file.name())
 }
 
 /// Whether an entry of `plugins.json` enables the plugin.
@@ -181,12 +208,12 @@ fn plugin_lines(plugins: &[Plugin], is_enabled: impl Fn(&Plugin) -> bool) -> Str
     for plugin in plugins.iter().filter(|plugin| is_enabled(plugin)) {
         text.push_str(&format!("  ✅ {}: {}\n", plugin.kind, plugin.about));
     }
-    text.push_str(&empty_line(!plugins.iter().any(is_enabled)));
+    text.push_str(empty_line(!plugins.iter().any(is_enabled)));
     text
 }
 
-fn empty_line(is_empty: bool) -> String {
-    if is_empty { "  (none)\n".to_owned() } else { String::new() }
+fn empty_line(is_empty: bool) -> &'static str {
+    if is_empty { NONE } else { "" }
 }
 
 const fn mark(is_good: bool) -> &'static str {

@@ -7,18 +7,18 @@ use conductor_core::{Secret, TenantId};
 use serde_json::{Value, json};
 
 use super::{Ended, Failure, Session, TenantLine, choose_tenant, one_line, table, tenants};
-use crate::config::NEXT_SUFFIX;
 use crate::config::edit::env_file::{self, EnvFile};
 use crate::config::edit::{self, Document, ListFile, durable, trial};
 use crate::config::environment::Lookup;
 use crate::config::first_run::{new_id, new_key};
 use crate::config::settings::Settings;
+use crate::config::{NEXT_SUFFIX, name_or_stars};
 
 const ADD_HELP: &str = "\
 Example:
   conductor tenant add \"Acme Ltd\"
 
-Adds the tenant to tenants.json, comments and order kept, and writes its new API key to .env of the data
+Adds the tenant to tenants.json, comments and order kept, and writes its new API key to .env of the data \
 folder. The key is printed this once. A running server has to be started again.
 If it fails, nothing was changed; `conductor check` tells what is wrong with the files.";
 
@@ -31,8 +31,8 @@ Reads tenants.json. A key that is set nowhere is marked. If it fails, `conductor
 
 const ROTATE_HELP: &str = "\
 Example:
-  conductor tenant rotate-key \"Acme Ltd\"             first: a second key, valid beside the old one
-  conductor tenant rotate-key \"Acme Ltd\" --finish    then: the new key alone is valid
+  conductor tenant rotate-key Acme             first: a second key
+  conductor tenant rotate-key Acme --finish    then: the new one alone
 
 Between the two, give the new key to everybody who sends. After each, start the server again.
 If it fails, nothing was changed, and it says what to do by hand.";
@@ -142,7 +142,7 @@ fn list(arguments: &List, settings: &Settings, session: &mut Session<'_>) -> Res
     let is_set = |name: &str| matches!(environment.lookup(name), Lookup::Found { .. });
     if arguments.json {
         let object = |tenant: &TenantLine| {
-            json!({ "id": tenant.id.to_string(), "name": tenant.name, "authKeyEnvVar": tenant.key_variable,
+            json!({ "id": tenant.id.to_string(), "name": tenant.name, "authKeyEnvVar": name_or_stars(&tenant.key_variable),
                 "keyIsSet": is_set(&tenant.key_variable), "nextKeyIsSet": is_set(&next(&tenant.key_variable)) })
         };
         session.print_json(&Value::Array(all.iter().map(object).collect()))?;
@@ -154,7 +154,12 @@ fn list(arguments: &List, settings: &Settings, session: &mut Session<'_>) -> Res
             (true, true) => "set, and a next one",
             (false, _) => "MISSING",
         };
-        vec![one_line(&tenant.name), tenant.id.to_string(), key.to_owned(), one_line(&tenant.key_variable)]
+        vec![
+            one_line(&tenant.name),
+            tenant.id.to_string(),
+            key.to_owned(),
+            name_or_stars(&tenant.key_variable).to_owned(),
+        ]
     };
     let rows: Vec<_> = all.iter().map(row).collect();
     write!(session.out, "{}", table(&["NAME", "ID", "KEY", "VARIABLE"], &rows))?;
@@ -171,13 +176,15 @@ fn begin(arguments: &RotateKey, settings: &Settings, session: &mut Session<'_>) 
     let environment = session.environment(settings);
     if !matches!(environment.lookup(old), Lookup::Found { .. }) {
         return Err(Failure::Refused(format!(
-            "the tenant has no key to change: {old} is not set\n  help: set it, in the environment or in {}",
+            "the tenant has no key to change: {} is not set\n  help: set it, in the environment or in {}",
+            name_or_stars(old),
             settings.data_dir.join(".env").display()
         )));
     }
+    let told = next(name_or_stars(old));
     if !matches!(environment.lookup(&new), Lookup::Missing | Lookup::Empty) {
         return Err(Failure::Refused(format!(
-            "the change has begun already: {new} is set\n  help: end it with --finish; to begin again, remove {new}"
+            "the change has begun already: {told} is set\n  help: end it with --finish; to begin again, remove {told}"
         )));
     }
     let key = new_key()?;
@@ -187,7 +194,7 @@ fn begin(arguments: &RotateKey, settings: &Settings, session: &mut Session<'_>) 
     env.set(&new, &key)?;
     env.save()?;
     let (name, key, file) = (one_line(&tenant.name), key.expose(), path.display());
-    writeln!(session.out, "{name} has a second key, kept in {file} as {new}\n\n  New API key  {key}\n")?;
+    writeln!(session.out, "{name} has a second key, kept in {file} as {told}\n\n  New API key  {key}\n")?;
     writeln!(
         session.out,
         "It is shown this once. Next:\n\
@@ -202,23 +209,24 @@ fn begin(arguments: &RotateKey, settings: &Settings, session: &mut Session<'_>) 
 fn finish(arguments: &RotateKey, settings: &Settings, session: &mut Session<'_>) -> Result<Ended, Failure> {
     let tenant = choose_tenant(Some(&arguments.tenant), settings)?;
     let (old, new) = (&tenant.key_variable, next(&tenant.key_variable));
+    let (told_old, told_new) = (name_or_stars(old), next(name_or_stars(old)));
     let key = match session.environment(settings).lookup(&new) {
         Lookup::Found { value, .. } => value,
         _ => {
             return Err(Failure::Refused(format!(
-                "no change has begun: {new} is not set\n  help: begin with `conductor tenant rotate-key {}`",
+                "no change has begun: {told_new} is not set\n  help: begin with `conductor tenant rotate-key {}`",
                 tenant.id
             )));
         }
     };
-    let by_hand = |variable: &str| {
+    let by_hand = |told: &str| {
         Failure::Refused(format!(
-            "{variable} does not come from a .env file that can be edited\n  help: give {old} the value of {new} where \
-             it is set, remove {new}, and start the server again"
+            "{told} does not come from a .env file that can be edited\n  help: give {told_old} the value of {told_new} \
+             where it is set, remove {told_new}, and start the server again"
         ))
     };
-    let old_file = file_of(old, settings, session)?.ok_or_else(|| by_hand(old))?;
-    let new_file = file_of(&new, settings, session)?.ok_or_else(|| by_hand(&new))?;
+    let old_file = file_of(old, settings, session)?.ok_or_else(|| by_hand(told_old))?;
+    let new_file = file_of(&new, settings, session)?.ok_or_else(|| by_hand(&told_new))?;
     let mut env = EnvFile::open(&old_file)?;
     env.set(old, &key)?;
     if new_file == old_file {
@@ -231,7 +239,7 @@ fn finish(arguments: &RotateKey, settings: &Settings, session: &mut Session<'_>)
         env.save()?;
     }
     let (name, file) = (one_line(&tenant.name), old_file.display());
-    writeln!(session.out, "{name} has its new key alone, kept in {file} as {old}.")?;
+    writeln!(session.out, "{name} has its new key alone, kept in {file} as {told_old}.")?;
     writeln!(session.out, "Next: start the server again; then the old key is refused.")?;
     Ok(Ended::Well)
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 use conductor_channels::Plugin;
 use jsonc_parser::ast::{Array, Object, ObjectProp, Value as Node};
 use jsonc_parser::common::{Range, Ranged};
+use jsonc_parser::errors::ParseErrorKind;
 use jsonc_parser::{CollectOptions, CommentCollectionStrategy, ParseOptions, parse_to_ast};
 use serde_json::Value;
 
@@ -257,7 +258,29 @@ fn syntax_fault(path: &Path, text: &str, error: &jsonc_parser::errors::ParseErro
         first.make_ascii_lowercase();
     }
     let fault = Fault::error(format!("the file is not JSON: {reason}")).at(place);
-    fault.expected("JSON; comments and commas after the last entry are allowed")
+    let fault = fault.expected("JSON; comments and commas after the last entry are allowed");
+    fault.help(syntax_help(error.kind()))
+}
+
+fn syntax_help(kind: &ParseErrorKind) -> &'static str {
+    match kind {
+        ParseErrorKind::ExpectedComma => "write a comma between this and what stands before it",
+        ParseErrorKind::ExpectedColonAfterObjectKey => "write a colon after the name",
+        ParseErrorKind::ExpectedObjectValue => "write a value after the colon",
+        ParseErrorKind::UnterminatedArray => "close this [ with a ] at its end",
+        ParseErrorKind::UnterminatedObject => "close this { with a } at its end",
+        ParseErrorKind::UnterminatedCommentBlock => "close this comment with */",
+        ParseErrorKind::UnexpectedCloseBrace | ParseErrorKind::UnexpectedCloseBracket => {
+            "remove it, or open it where it begins"
+        }
+        ParseErrorKind::UnexpectedComma => "remove the comma, or write what is missing before it",
+        ParseErrorKind::SingleQuotedStringsNotAllowed => "write double quotation marks",
+        ParseErrorKind::MultipleRootJsonValues => "keep one object or one list, and nothing after it",
+        ParseErrorKind::UnexpectedWord | ParseErrorKind::ExpectedStringObjectProperty => {
+            "put names and texts into double quotation marks"
+        }
+        _ => "look at what stands here and just before it",
+    }
 }
 
 /// An object or a list is marked at its first character only.

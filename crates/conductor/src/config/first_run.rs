@@ -96,7 +96,7 @@ pub fn new_id(now: Timestamp) -> Result<Uuid, RandomError> {
 /// is wrong with it.
 ///
 /// # Errors
-/// Something cannot be made. Then nothing is left behind but empty folders.
+/// Something cannot be made. Then nothing is left behind, unless placing the files itself failed half-way.
 pub fn ensure(
     config_dir: &Path,
     data_dir: &Path,
@@ -108,9 +108,39 @@ pub fn ensure(
     if found.is_complete() {
         return Ok(FirstRun::default());
     }
+    let new_folders = missing_folders(&[config_dir, data_dir]);
+    let made = make(&found, config_dir, data_dir, plugins, now, is_set);
+    if made.is_err() {
+        for folder in new_folders {
+            // Only an empty one goes; what else there is in it was worth keeping.
+            let _ = std::fs::remove_dir(folder);
+        }
+    }
+    made
+}
+
+/// The folders that are not there yet, the deepest first.
+fn missing_folders(wanted: &[&Path]) -> Vec<PathBuf> {
+    let missing = |path: &&Path| !path.as_os_str().is_empty() && !path.exists();
+    let mut folders: Vec<PathBuf> = Vec::new();
+    for path in wanted {
+        folders.extend(path.ancestors().take_while(missing).map(Path::to_path_buf));
+    }
+    folders.sort_by_key(|folder| std::cmp::Reverse(folder.components().count()));
+    folders
+}
+
+fn make(
+    found: &Found,
+    config_dir: &Path,
+    data_dir: &Path,
+    plugins: &[Plugin],
+    now: Timestamp,
+    is_set: &dyn Fn(&str) -> bool,
+) -> Result<FirstRun, FirstRunError> {
     durable::create_folder(config_dir)?;
     durable::create_folder(data_dir)?;
-    let plan = Plan::new(&found, plugins, now)?;
+    let plan = Plan::new(found, plugins, now)?;
     let mut staged = Vec::new();
     for (file, text) in &plan.files {
         staged.push(Staged::new(&file.path(config_dir), text, MODE)?);
@@ -422,7 +452,7 @@ mod tests {
         assert!(!folder.data().join(".env").exists());
         let data = folder.0.path().join("file/data");
         ensure(&folder.config(), &data, &[], now, &|_| false).expect_err("a file is in the way");
-        assert!(fs::read_dir(folder.config()).expect("readable").next().is_none());
+        assert!(!folder.data().exists(), "an empty folder was left");
     }
 
     #[test]

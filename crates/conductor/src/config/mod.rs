@@ -29,3 +29,4 @@ pub use report::{Fault, Place, Position, Report, Severity};
 pub use schema::CALLBACK_EVENTS;
 pub use tenants::{ADMIN_KEY_VARIABLE, KEY_MIN_CHARS, KEY_MIN_DISTINCT, NEXT_SUFFIX};
 pub(crate) use values::parse_duration;
+pub(crate) use visible::name_or_stars;

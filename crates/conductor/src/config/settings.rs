@@ -10,7 +10,7 @@ use url::Url;
 /// The port where neither `--port` nor `PORT` says another.
 pub const DEFAULT_PORT: u16 = 3333;
 
-const HEADING: &str = "Process settings (flags, or the process's environment; a .env file cannot set these)";
+const HEADING: &str = "Process settings (a flag or the environment, but not a .env file)";
 
 /// The process settings as they were typed. [`ProcessArguments::resolve`] checks them.
 #[derive(Debug, Clone, Default, Args)]

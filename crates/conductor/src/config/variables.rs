@@ -79,11 +79,16 @@ pub(super) fn missing(
         .filter(|name| matches!(environment.lookup(name), Lookup::Empty))
         .map(|name| format!("{} is set, but empty", shown(name)))
         .collect();
-    let looked_for: Vec<String> =
-        names.iter().flat_map(|name| [shown(name), shown(&format!("{name}{FILE_SUFFIX}"))]).collect();
-    let found = match empty.first() {
-        Some(empty) => format!("the variable {empty}"),
-        None => format!("the variable {} is not set", shown(best)),
+    let with_file = |name: &String| [shown(name), shown(&format!("{name}{FILE_SUFFIX}"))];
+    let found = match (empty.first(), names) {
+        (Some(empty), _) => format!("the variable {empty}"),
+        (None, [name]) if is_plain_name(name) => {
+            format!("the variable {} is not set, nor is `{name}{FILE_SUFFIX}`", shown(best))
+        }
+        (None, _) => {
+            let looked_for: Vec<String> = names.iter().flat_map(with_file).collect();
+            format!("the variable {} is not set (looked for {})", shown(best), looked_for.join(", "))
+        }
     };
     let file = environment.data_file();
     let help = if is_plain_name(best) {
@@ -91,7 +96,7 @@ pub(super) fn missing(
     } else {
         format!("name a variable here, and add a line with its name and value to {}", file.display())
     };
-    let fault = document.error(pointer, format!("{found} (looked for {})", looked_for.join(", ")));
+    let fault = document.error(pointer, found);
     fault.expected(expected).help(help)
 }
 

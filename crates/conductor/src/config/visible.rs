@@ -153,6 +153,11 @@ pub(super) fn is_plain_name(text: &str) -> bool {
     is_variable_name(text) && text.split('_').all(plain)
 }
 
+/// The name of a variable as it may be printed: stars, where it looks as if somebody had put the secret itself there.
+pub(crate) fn name_or_stars(name: &str) -> &str {
+    if is_plain_name(name) { name } else { "***" }
+}
+
 /// Whether a text can be the name of a variable.
 pub(super) fn is_variable_name(text: &str) -> bool {
     !text.starts_with(|letter: char| letter.is_ascii_digit())

@@ -149,7 +149,12 @@ pub fn read(path: &Path) -> Result<Option<String>, FileError> {
 /// # Errors
 /// One cannot be made.
 pub fn create_folder(path: &Path) -> Result<(), FileError> {
-    fs::create_dir_all(path).map_err(|error| FileError::new("create", path, error))
+    let made = fs::create_dir_all(path).map_err(|error| match error.kind() {
+        // The system says "exists"; a reader would take it for a folder.
+        io::ErrorKind::AlreadyExists => io::Error::new(io::ErrorKind::NotADirectory, "this is a file, not a folder"),
+        _ => error,
+    });
+    made.map_err(|error| FileError::new("create", path, error))
 }
 
 /// Takes the rights of group and others from a file that holds secrets.
