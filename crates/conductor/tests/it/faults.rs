@@ -69,7 +69,7 @@ impl Channel for Odd {
     }
 
     async fn shutdown(&self) {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 
