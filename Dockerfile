@@ -11,11 +11,12 @@ WORKDIR /src
 # a manifest or the lock file changes.
 COPY Cargo.toml Cargo.lock ./
 COPY crates/conductor/Cargo.toml crates/conductor/
+COPY crates/conductor-bench/Cargo.toml crates/conductor-bench/
 COPY crates/conductor-core/Cargo.toml crates/conductor-core/
 COPY crates/conductor-store/Cargo.toml crates/conductor-store/
 COPY crates/conductor-channels/Cargo.toml crates/conductor-channels/
 RUN for crate in crates/*; do mkdir -p "$crate/src" "$crate/tests/it" && touch "$crate/src/lib.rs" "$crate/tests/it/main.rs"; done \
-    && echo 'fn main() {}' > crates/conductor/src/main.rs \
+    && echo 'fn main() {}' | tee crates/conductor/src/main.rs > crates/conductor-bench/src/main.rs \
     && cargo build --release --locked --package conductor \
     && rm -rf crates
 

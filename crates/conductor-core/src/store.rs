@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::delivery::{Attempt, DeliveryKey, Status};
+use crate::delivery::{Attempt, DeliveryKey, FailureReason, Status};
 use crate::id::{ChannelId, NotificationId, TenantId};
 use crate::notification::{Notification, Priority};
 use crate::retry::Settlement;
@@ -267,6 +267,8 @@ pub struct DeliveryStory {
     pub status: Status,
     /// When the next attempt is due, where one follows.
     pub due_at: Option<Timestamp>,
+    /// Why it was given up, if it was.
+    pub reason: Option<FailureReason>,
     /// The provider's id of the message.
     pub provider_id: Option<String>,
     /// Every attempt, oldest first.
@@ -278,6 +280,9 @@ pub struct DeliveryStory {
 pub trait Store: Send + Sync + 'static {
     /// Keeps a notification and queues its first delivery. With a `key`, ends the queued one whose place it takes.
     async fn accept(&self, new: NewNotification) -> Result<Accepted, StoreError>;
+
+    /// What was accepted with an idempotency key before: replayed, in conflict, or none if nothing is remembered.
+    async fn earlier(&self, tenant: TenantId, idempotency: &Idempotency) -> Result<Option<Accepted>, StoreError>;
 
     /// Hands over waiting deliveries that this process has not been handed yet: after the start all that the last
     /// process left, then whatever was accepted or replayed since. At most `limit` and [`BATCH_MAX`]; an empty answer

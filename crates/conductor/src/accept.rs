@@ -203,9 +203,11 @@ fn within(prefix: &str, mut problem: Problem) -> Problem {
     problem
 }
 
-/// A missing channel is no second fault where `channelId` was given and wrong.
+/// One fault is told once: a missing channel is none where `channelId` was given and wrong, and nothing is missing in
+/// what is no object.
 fn add_unless_told(problems: &mut Problems, problem: Problem) {
-    let told = |place: &str| problems.iter().any(|other| other.place == place);
+    let inside = |inner: &str, outer: &str| inner.strip_prefix(outer).is_some_and(|rest| rest.starts_with('.'));
+    let told = |place: &str| problems.iter().any(|other| other.place == place || inside(place, &other.place));
     let other = problem.place.strip_suffix("channel").map(|prefix| format!("{prefix}channelId"));
     if !told(&problem.place) && !other.is_some_and(|other| told(&other)) {
         problems.push(problem);

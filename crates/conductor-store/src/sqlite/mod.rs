@@ -12,22 +12,28 @@ use std::time::Duration;
 use async_trait::async_trait;
 use conductor_core::retry::BACKOFF;
 use conductor_core::store::{
-    Accepted, BATCH_MAX, Claim, Claimed, Expired, Filter, Finished, Lease, NewNotification, Page, Queued, Redirect,
-    Settled, Store, Story, Transition, Unsettled,
+    Accepted, BATCH_MAX, Claim, Claimed, Expired, Filter, Finished, Idempotency, Lease, NewNotification, Page, Queued,
+    Redirect, Settled, Store, Story, Transition, Unsettled,
 };
 use conductor_core::{ChannelId, Clock, DeliveryKey, Notification, NotificationId, StoreError, TenantId, Timestamp};
 use rusqlite::{Connection, OptionalExtension};
 use tokio::sync::{Mutex, Notify, Semaphore, oneshot};
 
 use crate::migrate::{MigrateError, migrate, refuse_foreign};
+use change::{Change, ChangeKind};
 use memory::{Hold, Memory};
 use read::{PageRequest, Readers};
-use write::{Change, ChangeKind, Waiting};
+use write::Waiting;
 use writer::{Command, Envelope, Reply, Writer};
 
+mod change;
+#[cfg(test)]
+mod fault_tests;
 mod memory;
 mod read;
 mod rows;
+#[cfg(test)]
+mod tests;
 mod write;
 mod writer;
 
@@ -229,6 +235,11 @@ fn unfed(connection: &Connection, mark: Option<[u8; 16]>) -> rusqlite::Result<Ve
 impl Store for SqliteStore {
     async fn accept(&self, new: NewNotification) -> Result<Accepted, StoreError> {
         self.command(|reply| Command::Accept(new, reply)).await
+    }
+
+    async fn earlier(&self, tenant: TenantId, idempotency: &Idempotency) -> Result<Option<Accepted>, StoreError> {
+        let (idempotency, now) = (idempotency.clone(), self.clock.now());
+        self.readers.read(move |connection| write::earlier(connection, tenant, &idempotency, now)).await
     }
 
     async fn arrivals(&self, limit: usize) -> Result<Vec<Queued>, StoreError> {
@@ -523,7 +534,3 @@ fn lease(waiting: Waiting, notification: Notification) -> Lease {
         notification: Arc::new(notification),
     }
 }
-
-#[cfg(test)]
-#[path = "fault_tests.rs"]
-mod tests;

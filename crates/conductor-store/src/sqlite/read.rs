@@ -178,7 +178,7 @@ pub(crate) fn story(
     let notification = write::notification_by_id(&transaction, id)?.filter(|n| n.tenant == tenant);
     let Some(notification) = notification else { return Ok(None) };
     let mut deliveries = Vec::new();
-    let sql = "SELECT notification, ordinal, channel, target, channel_id, status, provider_id FROM ended \
+    let sql = "SELECT notification, ordinal, channel, target, channel_id, status, provider_id, reason FROM ended \
                WHERE notification = ?1 ORDER BY ordinal";
     let mut statement = transaction.prepare_cached(sql)?;
     let mut ended = statement.query([id.bytes()])?;
@@ -193,6 +193,7 @@ pub(crate) fn story(
             target,
             status: rows::word(row, 5)?,
             due_at: None,
+            reason: rows::optional_word(row, 7)?,
             provider_id: row.get(6)?,
             attempts: attempts(&transaction, key)?,
         });
@@ -209,6 +210,7 @@ pub(crate) fn story(
             target,
             status,
             due_at: (!waiting.held).then_some(waiting.due),
+            reason: None,
             provider_id: None,
             attempts: attempts(&transaction, waiting.key)?,
         });

@@ -9,7 +9,7 @@ use conductor_core::{
     Attempt, ChannelId, DeliveryKey, Draft, Format, Notification, NotificationId, Outcome, Priority, Status, TenantId,
     Timestamp,
 };
-use rusqlite::types::{FromSqlError, Type};
+use rusqlite::types::{FromSqlError, Type, ValueRef};
 use rusqlite::{Row, Statement};
 use serde::de::DeserializeOwned;
 
@@ -31,6 +31,11 @@ pub(crate) fn word<T: std::str::FromStr>(row: &Row<'_>, column: usize) -> rusqli
         let error = FromSqlError::Other(format!("`{text}` is no word of this column").into());
         rusqlite::Error::FromSqlConversionFailure(column, Type::Text, Box::new(error))
     })
+}
+
+/// The same where there may be none.
+pub(crate) fn optional_word<T: std::str::FromStr>(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<T>> {
+    if row.get_ref(column)? == ValueRef::Null { Ok(None) } else { word(row, column).map(Some) }
 }
 
 pub(crate) fn time(row: &Row<'_>, column: usize) -> rusqlite::Result<Timestamp> {

@@ -1,8 +1,7 @@
 //! What each command writes. Nothing here commits, and nothing in memory changes but the marks of what is being ended.
 
 use conductor_core::store::{
-    Accepted, Expired, Finished, IDEMPOTENCY_KEPT, Idempotency, Lease, NewNotification, Queued, Redirect, Settled,
-    Transition,
+    Accepted, Expired, Finished, IDEMPOTENCY_KEPT, Idempotency, Lease, NewNotification, Queued, Settled,
 };
 use conductor_core::{
     Attempt, ChannelId, DeliveryKey, FailureReason, Notification, NotificationId, Settlement, Status, TenantId,
@@ -11,31 +10,8 @@ use conductor_core::{
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 use super::memory::Memory;
-use super::rows;
 use super::writer::{Command, Effect};
-
-/// A change of state that a person wants.
-pub(crate) struct Change {
-    pub(crate) tenant: TenantId,
-    pub(crate) id: NotificationId,
-    pub(crate) kind: ChangeKind,
-}
-
-pub(crate) enum ChangeKind {
-    Cancel { at: Timestamp },
-    Replay { redirect: Option<Redirect>, due: Timestamp, expires_at: Timestamp },
-    Resolve { at: Timestamp },
-}
-
-/// What a [`Change`] did to `pending`.
-pub(crate) struct Touched {
-    /// The delivery that stood there before, or had ended.
-    pub(crate) key: DeliveryKey,
-    /// Its channel, if it does not stand there any more.
-    pub(crate) ended: Option<ChannelId>,
-    /// The delivery that is to be scheduled.
-    pub(crate) queued: Option<Queued>,
-}
+use super::{change, rows};
 
 /// Does one command within the transaction.
 pub(crate) fn apply(
@@ -62,7 +38,7 @@ pub(crate) fn apply(
             transaction.prepare_cached(sql)?.execute((key.notification.bytes(), key.ordinal))?;
             Ok(Effect::Written)
         }
-        Command::Change(change, _) => self::change(transaction, memory, change),
+        Command::Change(wish, _) => change::change(transaction, memory, wish),
         Command::Expire(keys, at, _) => expire(transaction, memory, keys, *at).map(Effect::Expired),
         Command::Forget(keys, before, _) => {
             let sql = "DELETE FROM idempotency WHERE tenant = ?1 AND key = ?2 AND accepted_at < ?3";
@@ -129,29 +105,38 @@ const INSERT_NOTIFICATION: &str = "INSERT INTO notification (id, tenant, channel
      priority, format, data, metadata, key, fallback, accepted_at, send_at, expires_at) \
      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)";
 
+/// What was accepted with an idempotency key before, if that is remembered.
+pub(crate) fn earlier(
+    connection: &Connection,
+    tenant: TenantId,
+    idempotency: &Idempotency,
+    now: Timestamp,
+) -> rusqlite::Result<Option<Accepted>> {
+    let sql = "SELECT fingerprint, notification FROM idempotency WHERE tenant = ?1 AND key = ?2 AND accepted_at > ?3";
+    let oldest = now.minus(IDEMPOTENCY_KEPT).millis();
+    let found: Option<([u8; 32], [u8; 16])> = connection
+        .prepare_cached(sql)?
+        .query_row((tenant.bytes(), &idempotency.key, oldest), |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    let Some((fingerprint, id)) = found else { return Ok(None) };
+    if fingerprint != idempotency.fingerprint {
+        return Ok(Some(Accepted::Conflict));
+    }
+    // What was accepted then may have been pruned: nothing is left to replay.
+    let earlier = notification_by_id(connection, NotificationId::from_bytes(id))?;
+    Ok(earlier.map(|earlier| Accepted::Replayed(Box::new(earlier))))
+}
+
 /// Remembers an idempotency key, or tells what was accepted with it before.
 fn remember(
     transaction: &Transaction<'_>,
     notification: &Notification,
     idempotency: &Idempotency,
 ) -> rusqlite::Result<Option<Accepted>> {
-    let tenant = notification.tenant.bytes();
-    let sql = "SELECT fingerprint, notification FROM idempotency WHERE tenant = ?1 AND key = ?2 AND accepted_at > ?3";
-    let oldest = notification.accepted_at.minus(IDEMPOTENCY_KEPT).millis();
-    let earlier: Option<([u8; 32], [u8; 16])> = transaction
-        .prepare_cached(sql)?
-        .query_row((tenant, &idempotency.key, oldest), |row| Ok((row.get(0)?, row.get(1)?)))
-        .optional()?;
-    if let Some((fingerprint, id)) = earlier {
-        let same = fingerprint == idempotency.fingerprint;
-        let kept = if same { notification_by_id(transaction, NotificationId::from_bytes(id))? } else { None };
-        match kept {
-            Some(earlier) => return Ok(Some(Accepted::Replayed(Box::new(earlier)))),
-            None if !same => return Ok(Some(Accepted::Conflict)),
-            // What was accepted then has been pruned: nothing is left to replay.
-            None => {}
-        }
+    if let Some(earlier) = earlier(transaction, notification.tenant, idempotency, notification.accepted_at)? {
+        return Ok(Some(earlier));
     }
+    let tenant = notification.tenant.bytes();
     let sql = "INSERT OR REPLACE INTO idempotency (tenant, key, fingerprint, notification, accepted_at) \
                VALUES (?1, ?2, ?3, ?4, ?5)";
     transaction.prepare_cached(sql)?.execute((
@@ -189,7 +174,7 @@ fn supersede(
     transaction.prepare_cached(sql)?.execute((tenant, channel, target, key, notification.id.bytes()))?;
     let Some(holder) = holder.map(NotificationId::from_bytes) else { return Ok(None) };
     let Some(waiting) = waiting_of(transaction, holder)? else { return Ok(None) };
-    if waiting.attempts > 0 || waiting.held || !memory.lock().begin_ending(waiting.key) {
+    if waiting.held || !memory.lock().begin_ending(waiting.key) {
         return Ok(None);
     }
     end(transaction, &waiting, &End::plain(Status::Superseded, notification.accepted_at))?;
@@ -277,7 +262,7 @@ impl Waiting {
     }
 }
 
-fn insert_pending(transaction: &Transaction<'_>, waiting: &Waiting) -> rusqlite::Result<()> {
+pub(super) fn insert_pending(transaction: &Transaction<'_>, waiting: &Waiting) -> rusqlite::Result<()> {
     let sql = "INSERT INTO pending (notification, ordinal, tenant, channel_id, channel, target, lane, priority, due_at, \
                expires_at, attempts, failures, next_fallback, held, claimed, lost) \
                VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, 0, 0, 0)";
@@ -304,7 +289,7 @@ fn insert_pending(transaction: &Transaction<'_>, waiting: &Waiting) -> rusqlite:
 }
 
 /// How a delivery ends.
-struct End<'a> {
+pub(super) struct End<'a> {
     status: Status,
     reason: Option<FailureReason>,
     provider_id: Option<&'a str>,
@@ -312,13 +297,13 @@ struct End<'a> {
 }
 
 impl End<'_> {
-    fn plain(status: Status, at: Timestamp) -> Self {
+    pub(super) fn plain(status: Status, at: Timestamp) -> Self {
         End { status, reason: None, provider_id: None, at }
     }
 }
 
 /// Moves a delivery from `pending` to `ended`.
-fn end(transaction: &Transaction<'_>, waiting: &Waiting, end: &End<'_>) -> rusqlite::Result<()> {
+pub(super) fn end(transaction: &Transaction<'_>, waiting: &Waiting, end: &End<'_>) -> rusqlite::Result<()> {
     let (id, ordinal) = (waiting.key.notification.bytes(), waiting.key.ordinal);
     let sql = "DELETE FROM pending WHERE notification = ?1 AND ordinal = ?2";
     transaction.prepare_cached(sql)?.execute((id, ordinal))?;
@@ -347,7 +332,7 @@ fn end(transaction: &Transaction<'_>, waiting: &Waiting, end: &End<'_>) -> rusql
 }
 
 /// Lets go of a notification's `key`, if it still holds it.
-fn let_go_of_key(transaction: &Transaction<'_>, notification: &Notification) -> rusqlite::Result<()> {
+pub(super) fn let_go_of_key(transaction: &Transaction<'_>, notification: &Notification) -> rusqlite::Result<()> {
     let Some(key) = &notification.key else { return Ok(()) };
     let sql = "DELETE FROM live_key WHERE tenant = ?1 AND channel_id = ?2 AND target = ?3 AND key = ?4 \
                AND notification = ?5";
@@ -436,7 +421,7 @@ fn settle(transaction: &Transaction<'_>, lease: &Lease, finished: &Finished) -> 
     }
 }
 
-fn update_pending(transaction: &Transaction<'_>, waiting: &Waiting) -> rusqlite::Result<()> {
+pub(super) fn update_pending(transaction: &Transaction<'_>, waiting: &Waiting) -> rusqlite::Result<()> {
     let sql = "UPDATE pending SET due_at = ?3, attempts = ?4, failures = ?5, held = ?6, claimed = 0, lost = 0 \
                WHERE notification = ?1 AND ordinal = ?2";
     transaction.prepare_cached(sql)?.execute((
@@ -473,105 +458,6 @@ fn expire(
         expired.push(Expired { key: *key, tenant: waiting.tenant, channel: waiting.channel_id });
     }
     Ok(expired)
-}
-
-/// The last delivery of a notification, which has ended.
-struct Last {
-    waiting: Waiting,
-    status: Status,
-}
-
-fn last_ended(transaction: &Transaction<'_>, id: NotificationId) -> rusqlite::Result<Option<Last>> {
-    let sql = "SELECT e.notification, e.ordinal, e.tenant, e.channel_id, e.channel, e.target, 0, n.priority, \
-               n.expires_at, n.expires_at, e.attempts, 0, e.next_fallback, 0, e.status \
-               FROM ended AS e JOIN notification AS n ON n.id = e.notification \
-               WHERE e.notification = ?1 ORDER BY e.ordinal DESC LIMIT 1";
-    let read = |row: &Row<'_>| Ok(Last { waiting: waiting(row)?, status: rows::word(row, 14)? });
-    transaction.prepare_cached(sql)?.query_row([id.bytes()], read).optional()
-}
-
-fn change(transaction: &Transaction<'_>, memory: &Memory, change: &Change) -> rusqlite::Result<Effect> {
-    let done = |transition| Ok(Effect::Changed(transition, None));
-    let notification = notification_by_id(transaction, change.id)?.filter(|n| n.tenant == change.tenant);
-    let Some(notification) = notification else { return done(Transition::NotFound) };
-    let waiting = match waiting_of(transaction, change.id)? {
-        Some(waiting) => waiting,
-        None => {
-            let Some(last) = last_ended(transaction, change.id)? else { return done(Transition::NotFound) };
-            return match &change.kind {
-                ChangeKind::Replay { .. } if last.status.is_dead_letter() => {
-                    replay(transaction, &notification, &change.kind, last.waiting, Some(last.status))
-                }
-                _ => done(Transition::WrongStatus(last.status)),
-            };
-        }
-    };
-    let now = match change.kind {
-        ChangeKind::Cancel { at } | ChangeKind::Resolve { at } => at,
-        ChangeKind::Replay { due, .. } => due,
-    };
-    let status = rows::waiting_status(waiting.held, false, waiting.attempts, waiting.due, now);
-    let allowed = match change.kind {
-        ChangeKind::Cancel { .. } => true,
-        ChangeKind::Replay { .. } | ChangeKind::Resolve { .. } => waiting.held,
-    };
-    if memory.lock().is_leased(waiting.key) || (allowed && !memory.lock().begin_ending(waiting.key)) {
-        return done(Transition::WrongStatus(Status::Sending));
-    }
-    if !allowed {
-        return done(Transition::WrongStatus(status));
-    }
-    let (status, at) = match &change.kind {
-        ChangeKind::Cancel { at } => (Status::Canceled, *at),
-        ChangeKind::Resolve { at } => (Status::Sent, *at),
-        ChangeKind::Replay { .. } => return replay(transaction, &notification, &change.kind, waiting, None),
-    };
-    end(transaction, &waiting, &End::plain(status, at))?;
-    let_go_of_key(transaction, &notification)?;
-    let touched = Touched { key: waiting.key, ended: Some(waiting.channel_id), queued: None };
-    Ok(Effect::Changed(Transition::Done(status), Some(touched)))
-}
-
-/// Queues a notification again. What has ended stays as it ended: a new delivery follows it. One that is held goes on
-/// as itself, unless it is to go through another channel. `ended` is the status of the old one, none if it is held.
-fn replay(
-    transaction: &Transaction<'_>,
-    notification: &Notification,
-    kind: &ChangeKind,
-    old: Waiting,
-    ended: Option<Status>,
-) -> rusqlite::Result<Effect> {
-    let ChangeKind::Replay { redirect, due, expires_at } = kind else {
-        unreachable!("only a replay is replayed");
-    };
-    let (key, due, expires_at) = (old.key, *due, *expires_at);
-    let target = old.own.as_ref().map_or(notification.target.as_deref(), |(_, target)| target.as_deref());
-    let again = Waiting { due, expires_at, failures: 0, held: false, lane: rows::lane(target), ..old };
-    if ended.is_none() && redirect.is_none() {
-        let sql = "UPDATE pending SET expires_at = ?3 WHERE notification = ?1 AND ordinal = ?2";
-        transaction.prepare_cached(sql)?.execute((key.notification.bytes(), key.ordinal, expires_at.millis()))?;
-        update_pending(transaction, &again)?;
-        let status = rows::waiting_status(false, false, again.attempts, due, due);
-        let touched = Touched { key, ended: Some(again.channel_id), queued: Some(again.queued()) };
-        return Ok(Effect::Changed(Transition::Done(status), Some(touched)));
-    }
-    let Some(ordinal) = key.ordinal.checked_add(1) else {
-        return Ok(Effect::Changed(Transition::WrongStatus(ended.unwrap_or(Status::Held)), None));
-    };
-    if ended.is_none() {
-        end(transaction, &again, &End::plain(Status::Canceled, due))?;
-    }
-    let again_channel = again.channel_id;
-    let mut waiting = Waiting { key: DeliveryKey { ordinal, ..key }, attempts: 0, ..again };
-    if let Some(redirect) = redirect {
-        waiting.channel_id = redirect.channel_id;
-        waiting.lane = rows::lane(redirect.target.as_deref());
-        waiting.own = Some((redirect.channel.clone(), redirect.target.clone()));
-    }
-    insert_pending(transaction, &waiting)?;
-    let ended = ended.is_none().then_some(again_channel);
-    let touched = Touched { key, ended, queued: Some(waiting.queued()) };
-    Ok(Effect::Changed(Transition::Done(Status::Queued), Some(touched)))
 }
 
 /// Writes a sorted part of the tenants' feed. Returns the greatest id in it.

@@ -14,8 +14,9 @@ use conductor_core::{DeliveryKey, NotificationId, StoreError, TenantId, Timestam
 use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot};
 
+use super::change::{Change, Touched};
 use super::memory::Memory;
-use super::write::{self, Change};
+use super::write;
 
 /// The most commands that one commit takes.
 const BATCH_MAX: usize = 1_024;
@@ -65,7 +66,7 @@ pub(crate) struct Writer {
 pub(crate) enum Effect {
     Accepted(Accepted, Option<DeliveryKey>),
     Settled(Settled),
-    Changed(Transition, Option<write::Touched>),
+    Changed(Transition, Option<Touched>),
     Expired(Vec<Expired>),
     Forgotten(usize),
     Written,
@@ -103,7 +104,7 @@ impl Writer {
         }
     }
 
-    fn write(&mut self, batch: Vec<Command>) {
+    pub(crate) fn write(&mut self, batch: Vec<Command>) {
         if batch.is_empty() {
             return;
         }

@@ -204,7 +204,7 @@ impl Trial {
         let mut expected = None;
         if let Some(holder) = key.and_then(|key| self.holders.insert(key, id)) {
             let holder = self.all.iter_mut().find(|known| known.id == holder).unwrap();
-            if holder.place == Place::Waits && holder.attempts == 0 {
+            if holder.place == Place::Waits {
                 holder.place = Place::Ended(Status::Superseded);
                 expected = Some(holder.id);
             }

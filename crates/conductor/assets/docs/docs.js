@@ -229,9 +229,8 @@ const show = (api) => {
   }
   main.append(...showProblems(api).flat(), ...showSchemas(api).flat(2));
   nav.append(make("h2", {}, "Reference"), link("#keys", "Keys"), link("#problems", "Problems"), link("#schemas", "Schemas"));
-  // The place that the address names did not exist when the page was loaded.
-  const target = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
-  if (target) target.scrollIntoView();
+  // The place that the address names did not exist when the page was loaded: go there once more.
+  if (location.hash) location.replace(location.hash);
 };
 
 fetch("/openapi.json")

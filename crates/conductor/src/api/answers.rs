@@ -5,14 +5,15 @@ use std::collections::BTreeMap;
 use conductor_core::notification::{Fallback, Fields};
 use conductor_core::store::{DeliveryStory, Story, Summary};
 use conductor_core::{
-    Attempt, ChannelId, DeliveryId, Format, Health, NotificationId, Outcome, Priority, Status, TenantId, Timestamp,
+    Attempt, ChannelId, DeliveryId, FailureReason, Format, Health, NotificationId, Outcome, Priority, Status, TenantId,
+    Timestamp,
 };
 use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use crate::api::error::{ApiError, Detail};
-use crate::api::words::{BreakerWord, FormatWord, HealthWord, OutcomeWord, PriorityWord, StatusWord};
+use crate::api::words::{BreakerWord, FormatWord, HealthWord, OutcomeWord, PriorityWord, ReasonWord, StatusWord};
 use crate::registry::{LiveChannel, Tenant};
 
 /// An accepted notification.
@@ -183,8 +184,10 @@ impl From<&Summary> for NotificationItem {
 /// A notification with all that happened to it.
 #[derive(Serialize, ToSchema)]
 #[schema(example = json!({
-    "id": "01943c2a-7c3e-7000-8000-0000000000d1", "tenantId": "01943c2a-7c3e-7000-8000-123456789abc", "channel": "discord",
-    "channelId": "01943c2a-7c3e-7000-8000-0000000000c1", "targetId": null, "message": "Test notification", "title": null,
+    "id": "01943c2a-7c3e-7000-8000-0000000000d1", "tenantId": "01943c2a-7c3e-7000-8000-123456789abc",
+        "channel": "discord",
+    "channelId": "01943c2a-7c3e-7000-8000-0000000000c1", "targetId": null, "message": "Test notification",
+        "title": null,
     "priority": "high", "metadata": {}, "timestamp": "2024-01-15T10:30:00.000Z", "status": "retrying",
     "expiresAt": "2024-01-16T10:30:00.000Z",
     "deliveries": [{ "id": "5b0c4f1e-93a7-5d0c-8f0e-2f4a6c8e0b1d", "channel": "discord",
@@ -230,6 +233,10 @@ pub(crate) struct DeliveryItem {
     /// When the next attempt is due; null where none follows.
     #[schema(value_type = Option<String>, format = DateTime, required)]
     due_at: Option<Timestamp>,
+    /// Why it was given up; absent where it was not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<ReasonWord>)]
+    reason: Option<FailureReason>,
     /// The provider's id of the message; null as long as there is none.
     #[schema(required)]
     provider_id: Option<String>,
@@ -246,6 +253,7 @@ impl From<&DeliveryStory> for DeliveryItem {
             target_id: delivery.target.clone(),
             status: delivery.status,
             due_at: delivery.due_at,
+            reason: delivery.reason,
             provider_id: delivery.provider_id.clone(),
             attempts: delivery.attempts.iter().map(AttemptItem::from).collect(),
         }

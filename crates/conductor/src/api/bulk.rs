@@ -38,7 +38,8 @@ const PER_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Which dead letters to try again, and how fast. Everything that is given has to fit.
 #[derive(ToSchema)]
-#[schema(rename_all = "camelCase", example = json!({ "status": "failed", "channel": "discord", "from": "2026-01-15T00:00:00Z", "rate": 5, "dryRun": true }))]
+#[schema(rename_all = "camelCase", example = json!({ "status": "failed", "channel": "discord",
+    "from": "2026-01-15T00:00:00Z", "rate": 5, "dryRun": true }))]
 #[expect(dead_code, reason = "describes the body for the document; the body itself is read field by field")]
 pub(crate) struct BulkRequest {
     /// `failed`, `expired`, `undelivered` or `held`; all but `held` where it is left out.
@@ -93,7 +94,8 @@ struct Wish {
 /// Up to 10,000 at a call; `more` says whether to call again. Each gets a fresh expiry.
 #[utoipa::path(
     post, path = "/notifications/retry", tag = "Dead letters", operation_id = "retryNotifications",
-    request_body(content = Option<BulkRequest>, content_type = "application/json", description = "All dead letters where it is left out."),
+    request_body(content = Option<BulkRequest>, content_type = "application/json",
+        description = "All dead letters where it is left out."),
     responses(
         (status = 200, description = "What was found and queued again.", body = BulkAnswer,
             example = json!({ "matched": 12, "retried": 12, "skipped": 0, "more": false })),
@@ -113,7 +115,7 @@ pub(crate) async fn retry_many(
     };
     let wish = read_wish(value, &api, &caller)?;
     let to = match &wish.route {
-        Some(route) => Some(redirect(&api, &caller, route.clone(), None)?),
+        Some(route) => Some(redirect(&api, &caller, route.clone(), None, "redirect.")?),
         None => None,
     };
     let mut answer = BulkAnswer::default();

@@ -22,7 +22,8 @@ use crate::registry::LiveChannel;
     responses(
         (status = 200, description = "The channels.", body = ChannelPage,
             example = json!({ "data": [{ "channelId": "01943c2a-7c3e-7000-8000-0000000000c1", "channelName": "alerts",
-                "channelType": "discord", "health": { "status": "up", "reason": null, "since": "2024-01-15T10:30:00.000Z" },
+                "channelType": "discord", "health": { "status": "up", "reason": null,
+                    "since": "2024-01-15T10:30:00.000Z" },
                 "breaker": "closed", "pausedUntil": null, "queued": 0, "oldestQueuedAt": null }] })),
         ChannelRefusal
     ),

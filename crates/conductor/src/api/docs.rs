@@ -14,13 +14,15 @@ const STYLE: &str = include_str!("../../assets/docs/docs.css");
 const SCRIPT: &str = include_str!("../../assets/docs/docs.js");
 
 /// Nothing from elsewhere, nothing inline.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; \
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
+    img-src 'self' data:; \
     base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// This document
 #[utoipa::path(
     get, path = "/openapi.json", tag = "Server", operation_id = "document",
-    responses((status = 200, description = "OpenAPI 3.1.", body = Object, content_type = "application/json"), AnyRefusal)
+    responses((status = 200, description = "OpenAPI 3.1.", body = Object, content_type = "application/json"),
+        AnyRefusal)
 )]
 pub(crate) async fn document(State(api): State<Arc<Api>>) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-cache")], api.document.clone())

@@ -34,22 +34,31 @@ macro_rules! kinds {
 
 kinds! {
     MalformedJson = "malformed-json", BAD_REQUEST, "Malformed JSON", "The body is not JSON, or not UTF-8.";
-    Invalid = "invalid-request", BAD_REQUEST, "Invalid request", "A field, parameter or header is wrong; `details` lists each.";
+    Invalid = "invalid-request", BAD_REQUEST, "Invalid request",
+        "A field, parameter or header is wrong; `details` lists each.";
     MissingKey = "missing-key", UNAUTHORIZED, "Key missing", "There is no `Authorization` header.";
     WrongKey = "wrong-key", FORBIDDEN, "Key refused", "The key in `Authorization` is not known, or does not open this.";
     NotFound = "not-found", NOT_FOUND, "Not found", "There is nothing here, or nothing that belongs to this key.";
-    MethodNotAllowed = "method-not-allowed", METHOD_NOT_ALLOWED, "Method not allowed", "The header `Allow` lists the methods of this address.";
+    MethodNotAllowed = "method-not-allowed", METHOD_NOT_ALLOWED, "Method not allowed",
+        "The header `Allow` lists the methods of this address.";
     Timeout = "request-timeout", REQUEST_TIMEOUT, "Request timeout", "The body did not arrive in time.";
     WrongStatus = "wrong-status", CONFLICT, "Not possible now", "The notification's present status does not allow it.";
-    InFlight = "in-flight", CONFLICT, "Still in flight", "A request with this `Idempotency-Key` is being accepted at this moment.";
+    InFlight = "in-flight", CONFLICT, "Still in flight",
+        "A request with this `Idempotency-Key` is being accepted at this moment.";
     TooLarge = "too-large", PAYLOAD_TOO_LARGE, "Body too large", "The body is larger than this call takes.";
-    MediaType = "media-type", UNSUPPORTED_MEDIA_TYPE, "Unsupported media type", "`Content-Type` is not `application/json`.";
-    KeyReused = "idempotency-key-reused", UNPROCESSABLE_ENTITY, "Idempotency key reused", "This `Idempotency-Key` came with another request before.";
-    RateLimited = "rate-limited", TOO_MANY_REQUESTS, "Too many requests", "The tenant's request rate is used up; `Retry-After` says when to come back.";
+    MediaType = "media-type", UNSUPPORTED_MEDIA_TYPE, "Unsupported media type",
+        "`Content-Type` is not `application/json`.";
+    KeyReused = "idempotency-key-reused", UNPROCESSABLE_ENTITY, "Idempotency key reused",
+        "This `Idempotency-Key` came with another request before.";
+    RateLimited = "rate-limited", TOO_MANY_REQUESTS, "Too many requests",
+        "The tenant's request rate is used up; `Retry-After` says when to come back.";
     QueueFull = "queue-full", TOO_MANY_REQUESTS, "Queue full", "As many notifications wait as the tenant may have.";
-    Internal = "internal", INTERNAL_SERVER_ERROR, "Internal error", "A fault of this server. The log has it under the request's id.";
-    NotSent = "not-sent", BAD_GATEWAY, "Not sent", "The notification was accepted and could not be sent; it stands in the dead letters.";
-    Unavailable = "unavailable", SERVICE_UNAVAILABLE, "Not available", "Nothing can be stored at the moment: try again after `Retry-After`.";
+    Internal = "internal", INTERNAL_SERVER_ERROR, "Internal error",
+        "A fault of this server. The log has it under the request's id.";
+    NotSent = "not-sent", BAD_GATEWAY, "Not sent",
+        "The notification was accepted and could not be sent; it stands in the dead letters.";
+    Unavailable = "unavailable", SERVICE_UNAVAILABLE, "Not available",
+        "Nothing can be stored at the moment: try again after `Retry-After`.";
 }
 
 impl ErrorKind {

@@ -104,7 +104,8 @@ pub(crate) async fn ready(State(api): State<Arc<Api>>) -> Result<Json<HealthAnsw
 /// For Prometheus. Needs the operator's key where one is configured.
 #[utoipa::path(
     get, path = "/metrics", tag = "Server", operation_id = "metrics",
-    responses((status = 200, description = "The metrics as text.", body = String, content_type = "application/openmetrics-text"), OperatorRefusal),
+    responses((status = 200, description = "The metrics as text.", body = String,
+        content_type = "application/openmetrics-text"), OperatorRefusal),
     security(("operatorKey" = []))
 )]
 pub(crate) async fn metrics(State(api): State<Arc<Api>>, _: Operator) -> impl IntoResponse {

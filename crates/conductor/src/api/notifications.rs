@@ -63,15 +63,19 @@ pub(crate) async fn answer(
         ("status" = Option<StatusWord>, Query, description = "This status."),
         ("channel" = Option<String>, Query, description = "Channels of this type."),
         ("channelId" = Option<uuid::Uuid>, Query, description = "This channel."),
-        ("from" = Option<String>, Query, description = "Accepted at this time or later (RFC 3339).", example = "2026-01-15T00:00:00Z"),
+        ("from" = Option<String>, Query, description = "Accepted at this time or later (RFC 3339).",
+            example = "2026-01-15T00:00:00Z"),
         ("to" = Option<String>, Query, description = "Accepted before this time (RFC 3339)."),
-        ("q" = Option<String>, Query, description = "Message, title or a value of `metadata` contains this, without regard to case."),
-        ("limit" = Option<u64>, Query, description = "At most so many: 1 to 200; 50 where it is left out.", minimum = 1, maximum = 200),
+        ("q" = Option<String>, Query, description = "Message, title or a value of `metadata` contains this, without \
+            regard to case."),
+        ("limit" = Option<u64>, Query, description = "At most so many: 1 to 200; 50 where it is left out.",
+            minimum = 1, maximum = 200),
         ("cursor" = Option<String>, Query, description = "`next` of the part before."),
     ),
     responses(
         (status = 200, description = "A part of the list.", body = NotificationPage,
-            headers(("Link" = String, description = "`rel=\"next\"`: the address of the next part, where there is one."))),
+            headers(("Link" = String,
+                description = "`rel=\"next\"`: the address of the next part, where there is one."))),
         ListRefusal
     ),
     security(("tenantKey" = []))

@@ -29,7 +29,8 @@ pub(crate) async fn observe(request: Request, next: Next) -> Response {
         complete(response.headers_mut(), id);
         let status = response.status().as_u16();
         let duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        tracing::debug!(http.method = %method, http.path = %path, http.status = status, duration_ms, "Request answered");
+        tracing::debug!(http.method = %method, http.path = %path, http.status = status, duration_ms,
+            "Request answered");
         response
     }
     .instrument(span)

@@ -191,8 +191,13 @@ impl<'a> Reader<'a> {
         Some(result)
     }
 
-    /// A field that holds a list of objects, of which at most `max` are read.
-    pub(crate) fn nested_list<T>(&mut self, name: &'static str, max: usize, read: fn(&mut Reader<'_>) -> T) -> Vec<T> {
+    /// A field that holds a list of objects, of which at most `max` are read. What is no object keeps its place.
+    pub(crate) fn nested_list<T: Default>(
+        &mut self,
+        name: &'static str,
+        max: usize,
+        read: fn(&mut Reader<'_>) -> T,
+    ) -> Vec<T> {
         let list = self.list(name).unwrap_or_default();
         if list.len() > max {
             self.problem(name, format!("has {} entries; {max} are allowed", list.len()));
@@ -200,10 +205,12 @@ impl<'a> Reader<'a> {
         let mut items = Vec::new();
         for (index, value) in list.into_iter().take(max).enumerate() {
             let place = format!("{}{name}.{index}", self.prefix);
-            if let Some(mut reader) = Reader::new(value, &place, format!("{place}."), self.problems) {
-                items.push(read(&mut reader));
+            let item = Reader::new(value, &place, format!("{place}."), self.problems).map(|mut reader| {
+                let item = read(&mut reader);
                 reader.finish();
-            }
+                item
+            });
+            items.push(item.unwrap_or_default());
         }
         items
     }

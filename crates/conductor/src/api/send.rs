@@ -12,6 +12,7 @@ use conductor_core::store::{Accepted, BATCH_MAX, Idempotency};
 use conductor_core::{Format, Notification, NotificationId, Priority, Problems, Status, Timestamp};
 use futures_util::future::join_all;
 use serde_json::Value;
+use tokio::task::coop::unconstrained;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -34,7 +35,8 @@ const FALLBACK_READ_MAX: usize = FALLBACK_MAX + 1;
 
 /// A notification to send. `channel` or `channelId` has to be there.
 #[derive(ToSchema)]
-#[schema(rename_all = "camelCase", example = json!({ "channel": "discord", "message": "Test notification", "priority": "high" }))]
+#[schema(rename_all = "camelCase", example = json!({ "channel": "discord", "message": "Test notification",
+    "priority": "high" }))]
 #[expect(dead_code, reason = "describes the body for the document; the body itself is read field by field")]
 pub(crate) struct NotificationRequest {
     /// A channel type that is configured for this tenant. Required unless `channelId` is given.
@@ -89,7 +91,8 @@ pub(crate) struct RouteRequest {
 
 /// Up to 1,000 notifications.
 #[derive(ToSchema)]
-#[schema(example = json!({ "notifications": [{ "channel": "log", "message": "one" }, { "channel": "log", "message": "two" }] }))]
+#[schema(example = json!({ "notifications": [{ "channel": "log", "message": "one" }, { "channel": "log",
+    "message": "two" }] }))]
 #[expect(dead_code, reason = "describes the body for the document; the body itself is read field by field")]
 pub(crate) struct BatchRequest {
     /// Each as `POST /notifications` takes it.
@@ -103,15 +106,21 @@ pub(crate) struct BatchRequest {
 #[utoipa::path(
     post, path = "/notifications", tag = "Notifications", operation_id = "sendNotification",
     params(
-        ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible characters, bare or quoted; kept for 24 hours. The same request again gets the same answer."),
-        ("Prefer" = Option<String>, Header, description = "`wait=N`: answer when the outcome is known, after N seconds at the latest (30 at most).", example = "wait=10"),
+        ("Idempotency-Key" = Option<String>, Header,
+            description = "1 to 255 visible characters, bare or quoted; kept for 24 hours. The same request again \
+                gets the same answer."),
+        ("Prefer" = Option<String>, Header,
+            description = "`wait=N`: answer when the outcome is known, after N seconds at the latest (30 at most).",
+            example = "wait=10"),
     ),
     request_body(content = NotificationRequest, content_type = "application/json"),
     responses(
         (status = 200, description = "Sent: the provider has it. Only with `Prefer: wait`.", body = AcceptedAnswer,
-            headers(("Location" = String, description = "Where the notification is."), ("Preference-Applied" = String, description = "`wait=N`"))),
+            headers(("Location" = String, description = "Where the notification is."), ("Preference-Applied" = String,
+                description = "`wait=N`"))),
         (status = 202, description = "Accepted: it is on disk.", body = AcceptedAnswer,
-            headers(("Location" = String, description = "Where the notification is."), ("Idempotent-Replay" = String, description = "`true`: accepted by an earlier request."))),
+            headers(("Location" = String, description = "Where the notification is."), ("Idempotent-Replay" = String,
+                description = "`true`: accepted by an earlier request."))),
         SendRefusal
     ),
     security(("tenantKey" = []))
@@ -129,43 +138,73 @@ pub(crate) async fn send(
     if caller.room(&*api.app.store) == Some(0) {
         return Err(caller.queue_full());
     }
-    let prepared = prepare(&api, &caller, body::parse(&raw)?)?;
-    let fresh = Arc::clone(&prepared.notification);
-    // Whoever waits has to begin before the dispatcher can know of the notification.
-    let mut wait = preference.map(|_| api.app.outcomes.wait(fresh.id));
-    let accepted = accept::keep(&api.app, prepared, idempotency).await?;
+    let prepared = prepare(&api, &caller, body::parse(&raw)?);
+    let Kept { notification, is_replay, mut wait } =
+        keep(&api, &caller, prepared, idempotency, preference.is_some()).await?;
     drop(flight);
-    let replay = match accepted {
-        Accepted::New { .. } => None,
-        Accepted::Replayed(earlier) => Some(earlier),
-        Accepted::Conflict => return Err(key_reused()),
-    };
-    let notification: &Notification = replay.as_deref().unwrap_or(&fresh);
-    if replay.is_some() {
-        wait = preference.map(|_| api.app.outcomes.wait(notification.id));
-    }
     let mut response = match (preference, wait.as_mut()) {
         (Some(preference), Some(wait)) => {
-            let known = if replay.is_some() { ended(&api, &caller, notification.id).await? } else { None };
+            let known = if is_replay { ended(&api, &caller, notification.id).await? } else { None };
             let outcome = match known {
                 Some(status) => Some(status),
                 None => await_outcome(&api, preference, wait).await,
             };
-            outcome_answer(&api, &caller, notification, outcome).await
+            outcome_answer(&api, &caller, &notification, outcome).await
         }
         _ => {
             let at_first =
                 if notification.first_due() > notification.accepted_at { Status::Scheduled } else { Status::Queued };
-            accepted_answer(&caller, notification, StatusCode::ACCEPTED, at_first)
+            accepted_answer(&caller, &notification, StatusCode::ACCEPTED, at_first)
         }
     };
     if let Some(preference) = preference {
         response.headers_mut().insert(prefer::APPLIED, preference.applied());
     }
-    if replay.is_some() {
+    if is_replay {
         response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
     }
     Ok(response)
+}
+
+/// A notification that is on disk.
+struct Kept<'a> {
+    notification: Arc<Notification>,
+    /// Whether an earlier request brought it.
+    is_replay: bool,
+    wait: Option<outcomes::Wait<'a>>,
+}
+
+async fn keep<'a>(
+    api: &'a Api,
+    caller: &Caller,
+    prepared: Result<accept::Prepared, ApiError>,
+    idempotency: Option<Idempotency>,
+    waits: bool,
+) -> Result<Kept<'a>, ApiError> {
+    let accepted = match prepared {
+        Ok(prepared) => {
+            let notification = Arc::clone(&prepared.notification);
+            // Whoever waits has to begin before the dispatcher can know of the notification.
+            let wait = waits.then(|| api.app.outcomes.wait(notification.id));
+            let accepted = accept::keep(&api.app, prepared, idempotency).await?;
+            if matches!(accepted, Accepted::New { .. }) {
+                return Ok(Kept { notification, is_replay: false, wait });
+            }
+            accepted
+        }
+        // What was right once is answered as it was then, also when its channel or its time has gone since.
+        Err(refusal) => match idempotency {
+            None => return Err(refusal),
+            Some(known) => api.app.store.earlier(caller.tenant.id, &known).await?.ok_or(refusal)?,
+        },
+    };
+    match accepted {
+        Accepted::Replayed(earlier) => {
+            let wait = waits.then(|| api.app.outcomes.wait(earlier.id));
+            Ok(Kept { notification: Arc::new(*earlier), is_replay: true, wait })
+        }
+        Accepted::New { .. } | Accepted::Conflict => Err(key_reused()),
+    }
 }
 
 /// None: the time is over, or the server stops and lets nobody wait any longer.
@@ -276,13 +315,16 @@ fn read_request(reader: &mut Reader<'_>) -> SendRequest {
 /// Each is accepted or refused on its own; the results stand in the order of the request.
 #[utoipa::path(
     post, path = "/notifications/batch", tag = "Notifications", operation_id = "sendBatch",
-    params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible characters, bare or quoted; kept for 24 hours for each notification of the batch.")),
+    params(("Idempotency-Key" = Option<String>, Header,
+        description = "1 to 255 visible characters, bare or quoted; kept for 24 hours for each notification of \
+            the batch.")),
     request_body(content = BatchRequest, content_type = "application/json"),
     responses(
         (status = 207, description = "What became of each.", body = BatchAnswer,
             headers(("Idempotent-Replay" = String, description = "`true`: all were accepted by an earlier request.")),
             example = json!({ "results": [{ "status": 202, "id": "01943c2a-7c3e-7000-8000-0000000000d1" },
-                { "status": 400, "error": "The request is not valid: message is required.", "details": [{ "field": "message", "message": "is required" }] }] })),
+                { "status": 400, "error": "The request is not valid: message is required.",
+                    "details": [{ "field": "message", "message": "is required" }] }] })),
         BatchRefusal
     ),
     security(("tenantKey" = []))
@@ -309,11 +351,12 @@ pub(crate) async fn send_batch(
             Ok(prepared)
         })
         .collect();
-    // All at once, so that the store writes them with one commit.
-    let results = join_all(prepared.into_iter().enumerate().map(|(index, prepared)| {
+    // All at once, so that the store writes them with one commit. Unconstrained, because a future that tokio makes
+    // yield is polled again after those behind it, and the batch has to reach the store in its order.
+    let results = unconstrained(join_all(prepared.into_iter().enumerate().map(|(index, prepared)| {
         let part = idempotency.as_ref().map(|whole| idempotency::of_item(whole, index));
         keep_item(&api, prepared, part)
-    }));
+    })));
     let (results, replayed): (Vec<_>, Vec<_>) = results.await.into_iter().unzip();
     drop(flight);
     let mut response = (StatusCode::MULTI_STATUS, Json(BatchAnswer { results })).into_response();

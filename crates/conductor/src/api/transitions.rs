@@ -7,7 +7,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use conductor_core::store::{Redirect, Transition};
-use conductor_core::{NotificationId, Problems, Status};
+use conductor_core::{ChannelId, NotificationId, Problems, Status};
 
 use crate::accept::{DEFAULT_EXPIRY, Route, channel_of};
 use crate::api::Api;
@@ -26,7 +26,8 @@ use crate::api::send::RouteRequest;
 #[utoipa::path(
     post, path = "/notifications/{id}/retry", tag = "Dead letters", operation_id = "retryNotification",
     params(("id" = uuid::Uuid, Path, description = "The notification's id.")),
-    request_body(content = Option<RouteRequest>, content_type = "application/json", description = "Another way; may be left out."),
+    request_body(content = Option<RouteRequest>, content_type = "application/json",
+        description = "Another way; may be left out."),
     responses((status = 200, description = "It is queued again.", body = NotificationAnswer), RetryRefusal),
     security(("tenantKey" = []))
 )]
@@ -37,17 +38,16 @@ pub(crate) async fn retry(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<NotificationAnswer>, ApiError> {
-    let route = match body::read_optional(&headers, body, SINGLE_MAX_BYTES).await? {
-        Some(raw) => read_route(body::parse(&raw)?)?,
-        None => Route::default(),
-    };
+    let raw = body::read_optional(&headers, body, SINGLE_MAX_BYTES).await?;
+    let value = raw.map(|raw| body::parse(&raw)).transpose()?;
     let story = api.app.store.notification(caller.tenant.id, id).await?;
     let story = story.ok_or_else(unknown_notification)?;
+    let route = value.map(read_route).transpose()?.unwrap_or_default();
     let last = story.deliveries.last();
     let redirect = if route == Route::default() {
         None
     } else {
-        Some(redirect(&api, &caller, route, last.map(|delivery| delivery.channel_id))?)
+        Some(redirect(&api, &caller, route, last.map(|delivery| delivery.channel_id), "")?)
     };
     let through = redirect.as_ref().map(|redirect| redirect.channel_id).or(last.map(|delivery| delivery.channel_id));
     let channel = through.and_then(|channel| caller.tenant.channel(channel));
@@ -80,17 +80,20 @@ pub(crate) fn target_is_allowed(target: &str) -> bool {
     length.contains(&target.len()) && !target.trim().is_empty() && !target.contains('\0')
 }
 
-/// Another way for a notification that went through `present`. A target alone keeps the channel.
+/// Another way for a notification that went through `present`. A target alone keeps the channel. `prefix` stands before
+/// the names of fields in problems.
 pub(crate) fn redirect(
     api: &Api,
     caller: &Caller,
     mut route: Route,
-    present: Option<conductor_core::ChannelId>,
+    present: Option<ChannelId>,
+    prefix: &str,
 ) -> Result<Redirect, ApiError> {
     if route.channel.is_none() && route.channel_id.is_none() {
         route.channel_id = present;
     }
-    let channel = channel_of(api.app.plugins, &caller.tenant, &route).map_err(|problem| {
+    let channel = channel_of(api.app.plugins, &caller.tenant, &route).map_err(|mut problem| {
+        problem.place.insert_str(0, prefix);
         let mut problems = Problems::new();
         problems.push(problem);
         ApiError::invalid(problems)

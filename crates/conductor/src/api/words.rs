@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use conductor_core::{Format, Outcome, Priority, Status};
+use conductor_core::{FailureReason, Format, Outcome, Priority, Status};
 use serde_json::Value;
 use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, Schema, SchemaFormat, Type};
 use utoipa::openapi::{Ref, RefOr};
@@ -39,6 +39,9 @@ words! {
     /// `status`
     StatusWord = "Status", "Where a notification or a delivery stands. `held` waits for a person; `failed`, `expired` \
         and `undelivered` are dead letters.", Status::ALL.iter().map(|word| word.as_str()).collect();
+    /// `reason`
+    ReasonWord = "FailureReason", "Why a delivery was given up.",
+        FailureReason::ALL.iter().map(|word| word.as_str()).collect();
     /// `outcome`
     OutcomeWord = "Outcome", "What an attempt came to.", Outcome::ALL.iter().map(|word| word.as_str()).collect();
     /// `health.status`

@@ -65,6 +65,19 @@ impl World {
         self.schedule.left(entry, Lane::Free, now);
     }
 
+    /// Lets time pass until nothing happens any more. Gives how many have left.
+    fn run_out(&mut self, mut now: Timestamp) -> usize {
+        let mut left = 0;
+        loop {
+            self.schedule.ring(now);
+            left += self.drain(now).len();
+            match self.schedule.next_alarm() {
+                Some(next) => now = now.max(next),
+                None => return left,
+            }
+        }
+    }
+
     fn drain(&mut self, now: Timestamp) -> Vec<Entry> {
         let mut all = Vec::new();
         while let Some(entry) = self.schedule.pick(now) {
@@ -413,15 +426,7 @@ proptest! {
         for (entry, _) in under_way {
             world.finish(entry, now);
         }
-        let mut left = 0;
-        loop {
-            world.schedule.ring(now);
-            left += world.drain(now).len();
-            match world.schedule.next_alarm() {
-                Some(next) => now = now.max(next),
-                None => break,
-            }
-        }
+        let left = world.run_out(now);
         prop_assert_eq!(left, waiting.len());
     }
 }

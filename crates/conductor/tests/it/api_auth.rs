@@ -29,11 +29,11 @@ async fn a_key_is_taken_in_every_form_and_everything_else_is_refused() {
     }
     let longer = format!("Bearer {KEY_A}x");
     let basic = format!("Basic {KEY_A}");
-    for wrong in ["Bearer wrong", &longer, &basic, &KEY_A[1..], ADMIN_KEY, "Bearer \u{e9}\u{e9}"] {
+    for wrong in ["Bearer not-a-key", &longer, &basic, &KEY_A[1..], ADMIN_KEY, "Bearer \u{e9}\u{e9}"] {
         let refused = with_authorization(&client, "/channels", Some(wrong)).await;
         assert_eq!(refused.problem(403)["type"], "/docs#problem-wrong-key", "{wrong}");
         let text = String::from_utf8_lossy(&refused.body).into_owned();
-        assert!(!text.contains(wrong.trim_start_matches("Bearer ")) || wrong.len() < 10, "{text}");
+        assert!(!text.contains(wrong.trim_start_matches("Bearer ")), "{text}");
     }
 }
 
@@ -74,7 +74,7 @@ async fn metrics_are_open_on_their_own_listener_and_where_no_operators_key_is_se
     let address = server.server.metrics_address().expect("a listener for metrics");
     let own = Client::new(&server, None).at(&format!("http://{address}"));
     assert_eq!(own.get("/metrics").await.status, 200);
-    own.get("/notifications").await.problem(404);
+    own.get("/docs/docs.js").await.problem(404);
 }
 
 #[tokio::test]

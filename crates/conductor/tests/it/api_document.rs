@@ -21,7 +21,7 @@ async fn server() -> (TestServer, Provider) {
     let mut world = World::new().webhook(TENANT_A, "hook", &provider.url(), &json!({}));
     let rate = json!({ "requests": { "per": "1h", "limit": 1, "burst": 1 } });
     let tired = json!({ "id": TIRED, "name": "Tired", "authKeyEnvVar": "KEY_C", "rateLimit": rate });
-    world.tenants.as_array_mut().unwrap().push(tired);
+    world.tenants.as_array_mut().expect("a list").push(tired);
     world.variables.push(("KEY_C".into(), TIRED_KEY.into()));
     (world.start().await, provider)
 }
@@ -70,7 +70,8 @@ async fn drive_successes(server: &TestServer) {
     a.until(&dead, "failed").await;
     a.post("/notifications/retry", &json!({ "dryRun": true })).await.expect(200);
     a.act(&format!("/notifications/{dead}/retry")).await.expect(200);
-    let later = json!({ "channel": "log", "message": "m", "sendAt": "2999-01-01T00:00:00Z", "key": "k", "fallback": [{ "channel": "log" }] });
+    let later = json!({ "channel": "log", "message": "m", "sendAt": "2999-01-01T00:00:00Z", "key": "k",
+        "fallback": [{ "channel": "log" }] });
     let later = a.send(&later).await;
     a.act(&format!("/notifications/{later}/cancel")).await.expect(200);
     for action in ["retry", "cancel", "resolve"] {

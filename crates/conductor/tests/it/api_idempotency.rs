@@ -105,3 +105,24 @@ async fn whoever_waits_again_hears_what_it_came_to() {
     assert_eq!((first.problem(502), first.header("idempotent-replay")), (again.problem(502), None));
     assert_eq!(again.header("idempotent-replay"), Some("true"));
 }
+
+#[tokio::test]
+async fn the_stored_answer_is_given_also_when_the_request_would_be_refused_now() {
+    let server = World::new().start().await;
+    let client = Client::new(&server, Some(KEY_A));
+    let soon = conductor_core::Timestamp::from_millis(now().millis() + 400);
+    let body = json!({ "channel": "log", "message": "once", "expiresAt": soon });
+    let key = &[("idempotency-key", "late")];
+    let first = client.post_with("/notifications", key, &body).await.expect(202);
+    while now() <= soon {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    let again = client.post_with("/notifications", key, &body).await.expect(202);
+    assert_eq!(again, first);
+    client.post("/notifications", &body).await.problem(400);
+}
+
+fn now() -> conductor_core::Timestamp {
+    use conductor_core::Clock as _;
+    conductor::clock::SystemClock.now()
+}

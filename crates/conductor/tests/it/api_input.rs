@@ -55,7 +55,8 @@ async fn what_is_no_json_gets_its_place() {
 async fn every_wrong_field_is_told_at_once() {
     let server = World::new().start().await;
     let client = Client::new(&server, Some(KEY_A));
-    let body = json!({ "chanel": "log", "message": "", "priority": "urgent", "targetId": 5, "title": "a\u{0}b", "format": "html",
+    let body = json!({ "chanel": "log", "message": "", "priority": "urgent", "targetId": 5, "title": "a\u{0}b",
+        "format": "html",
         "data": [], "sendAt": "tomorrow", "expiresAt": "2020-01-01T00:00:00Z", "metadata": { "a": 1 }, "key": "",
         "fallback": [{ "channel": "nowhere" }, 7, { "chanel": "log" }], "channelId": "x" });
     let refused = client.post("/notifications", &body).await;
@@ -175,7 +176,7 @@ async fn unknown_places_and_methods_are_told() {
 
 /// Sends bytes as they are and reads what comes back until the connection ends.
 async fn bytes(server: &TestServer, request: &[u8]) -> String {
-    let mut stream = TcpStream::connect(server.address()).await.unwrap();
+    let mut stream = TcpStream::connect(server.address()).await.expect("a connection");
     // The server may have refused before everything is written.
     let _ = stream.write_all(request).await;
     let _ = stream.shutdown().await;

@@ -9,7 +9,7 @@ use crate::support::server::{KEY_A, TENANT_A, World};
 
 /// The members of an object in the order in which they are written.
 fn members(body: &[u8]) -> Vec<String> {
-    let text = std::str::from_utf8(body).unwrap();
+    let text = std::str::from_utf8(body).expect("UTF-8");
     let (mut names, mut depth, mut quoted, mut word) = (Vec::new(), 0, false, String::new());
     let mut letters = text.chars().peekable();
     while let Some(letter) = letters.next() {
@@ -111,8 +111,10 @@ async fn every_field_is_kept() {
     let server = World::new().start().await;
     let client = Client::new(&server, Some(KEY_A));
     let channel = client.get("/channels").await.expect(200)["data"][0]["channelId"].clone();
-    let body = json!({ "channel": "log", "channelId": channel, "message": "späť 🎉", "priority": "low", "targetId": "room",
-        "title": "Title", "format": "markdown", "data": { "a": [1, 2.5, null] }, "sendAt": "2998-01-01T00:00:00.500+01:00",
+    let body = json!({ "channel": "log", "channelId": channel, "message": "späť 🎉", "priority": "low",
+        "targetId": "room",
+        "title": "Title", "format": "markdown", "data": { "a": [1, 2.5, null] },
+            "sendAt": "2998-01-01T00:00:00.500+01:00",
         "expiresAt": "2999-01-01T00:00:00Z", "metadata": { "room": "kitchen" }, "key": "door",
         "fallback": [{ "channel": "log", "targetId": "other" }] });
     let accepted = client.post("/notifications", &body).await.expect(202);
@@ -132,7 +134,8 @@ async fn every_field_is_kept() {
 #[tokio::test]
 async fn null_means_left_out() {
     let server = World::new().start().await;
-    let body = json!({ "channel": "log", "message": "m", "targetId": null, "title": null, "data": null, "metadata": null,
+    let body = json!({ "channel": "log", "message": "m", "targetId": null, "title": null, "data": null,
+        "metadata": null,
         "fallback": null, "sendAt": null, "priority": null });
     let accepted = Client::new(&server, Some(KEY_A)).post("/notifications", &body).await.expect(202);
     assert_eq!(accepted["priority"], "normal");

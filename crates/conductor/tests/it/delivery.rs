@@ -230,7 +230,7 @@ async fn what_cannot_be_sent_in_its_time_expires() {
 #[tokio::test]
 async fn a_channel_has_no_more_attempts_under_way_than_it_may() {
     let (server, provider) = with_webhook(json!({ "maxConcurrency": 3 })).await;
-    provider.then(Answer::status(200).after(Duration::from_millis(20)));
+    provider.then(Answer::status(200).after(Duration::from_millis(150)));
     let mut ids = Vec::new();
     for target in 0..12 {
         ids.push(

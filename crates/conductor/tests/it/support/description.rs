@@ -77,15 +77,15 @@ static VALIDATORS: Mutex<BTreeMap<String, &'static Validator>> = Mutex::new(BTre
 
 /// Which answers this process has seen.
 pub(crate) fn seen() -> BTreeSet<(String, u16)> {
-    SEEN.lock().unwrap().clone()
+    SEEN.lock().expect("no test panics while it holds the lock").clone()
 }
 
 /// Checks values against a schema of the description.
 pub(crate) fn validator(schema: &Value) -> &'static Validator {
-    let mut validators = VALIDATORS.lock().unwrap();
+    let mut validators = VALIDATORS.lock().expect("no test panics while it holds the lock");
     validators.entry(schema.to_string()).or_insert_with(|| {
         let mut whole = json!({ "components": DESCRIPTION["components"] });
-        whole.as_object_mut().unwrap().extend(schema.as_object().expect("a schema").clone());
+        whole.as_object_mut().expect("an object").extend(schema.as_object().expect("a schema").clone());
         Box::leak(Box::new(jsonschema::draft202012::new(&whole).expect("a valid schema")))
     })
 }
@@ -97,7 +97,7 @@ pub(crate) fn check(method: &Method, path: &str, reply: &Reply) {
     let (name, status) = (operation.name(), reply.status.as_u16());
     let described = &operation.value["responses"][status.to_string()];
     assert!(described.is_object(), "{name} answers {status}, which is not described: {:?}", reply.body);
-    SEEN.lock().unwrap().insert((name.clone(), status));
+    SEEN.lock().expect("no test panics while it holds the lock").insert((name.clone(), status));
     let content = described["content"].as_object();
     let (media, content) = content.and_then(|content| content.iter().next()).expect("a described body");
     let found = reply.header("content-type").unwrap_or_default();

@@ -1,0 +1,199 @@
+//! The figures, one after the other, and the table that they make.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::load::{self, Connection, Measured, request};
+use crate::process::{Process, configure, key};
+use crate::sink::Sink;
+
+/// So many tenants share the load.
+const TENANTS: usize = 16;
+/// So many different targets each tenant sends to.
+const TARGETS: usize = 16;
+/// What waits in the store when the cost of a backlog is measured.
+const BACKLOGS: [u64; 2] = [100_000, 1_000_000];
+/// The end-to-end latency is measured at this many a second.
+const PACE: u64 = 1_000;
+
+fn body(index: usize) -> String {
+    let text = "The washing machine has finished: programme Cotton 60, 1 h 52 min, 0.94 kWh. Please empty it.";
+    let target = index % TARGETS;
+    format!(
+        r#"{{"channel":"webhook","message":"{text}","title":"Laundry","priority":"normal","targetId":"room-{target}"}}"#
+    )
+}
+
+fn requests(index: usize) -> Vec<u8> {
+    request(&key(index % TENANTS), &body(index))
+}
+
+fn show(name: &str, value: &str, wanted: &str) {
+    println!("| {name:<58} | {value:>24} | {wanted:>10} |");
+}
+
+fn milliseconds(time: Duration) -> String {
+    format!("{:.2}", time.as_secs_f64() * 1000.0)
+}
+
+/// Measures everything and prints the table.
+pub(crate) async fn run(program: &Path, time: Duration) -> Result<()> {
+    show("figure", "measured", "wanted");
+    show("---", "---", "---");
+    idle(program).await?;
+    accept(program, time).await?;
+    end_to_end(program, time).await?;
+    latency(program, time).await?;
+    backlog(program, time).await
+}
+
+/// A sink whose channels take nothing: what is accepted stays.
+async fn closed() -> Result<(TempDir, Sink)> {
+    let (directory, sink) = (TempDir::new()?, Sink::start(false).await?);
+    let hardly = json!({ "rate": { "per": "24h", "limit": 1, "burst": 1 }, "expiresAfter": "30d" });
+    configure(&directory, TENANTS, sink.address, &hardly)?;
+    Ok((directory, sink))
+}
+
+async fn idle(program: &Path) -> Result<()> {
+    let (directory, _sink) = closed().await?;
+    let mut starts = Vec::new();
+    for _ in 0..5 {
+        let start = Instant::now();
+        let server = Process::conductor(program, &directory)?;
+        Connection::open(server.address).await?.ask(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n").await?;
+        starts.push(start.elapsed());
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        if starts.len() == 5 {
+            starts.sort_unstable();
+            show("start to the first answer, ms (median of 5)", &milliseconds(starts[2]), "50");
+            show("resident memory at rest, MB", &format!("{:.1}", server.memory()?), "20");
+        }
+        server.stop()?;
+    }
+    Ok(())
+}
+
+async fn accept(program: &Path, time: Duration) -> Result<()> {
+    for connections in [1, 16, 64, 256] {
+        let bare = Process::bare()?;
+        let yardstick = load::run(bare.address, connections, time, requests).await?;
+        drop(bare);
+        let (directory, _sink) = closed().await?;
+        let server = Process::conductor(program, &directory)?;
+        let measured = load::run(server.address, connections, time, requests).await?;
+        let name = format!("{connections} connections: durable accepts a second (bare)");
+        show(&name, &format!("{:.0} ({:.0})", measured.per_second, yardstick.per_second), "");
+        let wanted = if connections == 64 { "0.36" } else { "" };
+        show("    against the bare handler", &format!("{:.2}", measured.per_second / yardstick.per_second), wanted);
+        let (p50, p99) = (measured.percentile(0.5), measured.percentile(0.99));
+        let p99_ratio = p99.as_secs_f64() / yardstick.percentile(0.99).as_secs_f64();
+        show("    p50, p99 in ms", &format!("{}, {}", milliseconds(p50), milliseconds(p99)), "");
+        let wanted = if connections == 64 { "2" } else { "" };
+        show("    p99 against the bare handler's", &format!("{p99_ratio:.2}"), wanted);
+        if connections == 64 {
+            show("    resident memory under load, MB", &format!("{:.1}", server.memory()?), "80");
+        }
+    }
+    Ok(())
+}
+
+/// Accepted, sent, settled: as fast as it goes.
+async fn end_to_end(program: &Path, time: Duration) -> Result<()> {
+    let (directory, sink) = (TempDir::new()?, Sink::start(false).await?);
+    configure(&directory, TENANTS, sink.address, &json!({}))?;
+    let server = Process::conductor(program, &directory)?;
+    let start = Instant::now();
+    let Measured { times, .. } = load::run(server.address, 64, time, requests).await?;
+    let accepted = times.len() as u64;
+    let at_end = sink.received();
+    while sink.received() < accepted && start.elapsed() < time * 10 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let rate = sink.received() as f64 / start.elapsed().as_secs_f64();
+    show("accepted, sent and settled a second, 64 connections", &format!("{rate:.0}"), "12000");
+    let behind = accepted.saturating_sub(at_end);
+    show("    waiting when the load ended (of)", &format!("{behind} ({accepted})"), "");
+    show("    resident memory, MB", &format!("{:.1}", server.memory()?), "80");
+    Ok(())
+}
+
+/// Accept to sink, at a steady pace.
+async fn latency(program: &Path, time: Duration) -> Result<()> {
+    let (directory, mut sink) = (TempDir::new()?, Sink::start(true).await?);
+    configure(&directory, TENANTS, sink.address, &json!({}))?;
+    let server = Process::conductor(program, &directory)?;
+    let count = PACE * time.as_secs();
+    let mut sent = vec![None; usize::try_from(count)?];
+    let mut connections = Vec::new();
+    for _ in 0..8 {
+        connections.push(Connection::open(server.address).await?);
+    }
+    let start = Instant::now();
+    let mut workers = tokio::task::JoinSet::new();
+    for (worker, mut connection) in connections.into_iter().enumerate() {
+        workers.spawn(async move {
+            let mut accepted = Vec::new();
+            for number in (worker as u64..count).step_by(8) {
+                tokio::time::sleep_until((start + Duration::from_micros(number * 1_000_000 / PACE)).into()).await;
+                let body = format!(
+                    r#"{{"channel":"webhook","message":"number {number}","targetId":"room-{}"}}"#,
+                    number % 256
+                );
+                let tenant = usize::try_from(number)? % TENANTS;
+                connection.ask(&request(&key(tenant), &body)).await?;
+                accepted.push((number, Instant::now()));
+            }
+            anyhow::Ok(accepted)
+        });
+    }
+    let mut arrived = Vec::new();
+    while arrived.len() < sent.len() {
+        let Some(message) = sink.next(Duration::from_secs(5)).await else { break };
+        arrived.push(message);
+    }
+    while let Some(accepted) = workers.join_next().await {
+        for (number, at) in accepted?? {
+            sent[usize::try_from(number)?] = Some(at);
+        }
+    }
+    let mut times: Vec<Duration> = arrived
+        .iter()
+        .filter_map(|(number, at)| Some(at.saturating_duration_since(sent[usize::try_from(*number).ok()?]?)))
+        .collect();
+    times.sort_unstable();
+    let all = Measured { per_second: 0.0, times };
+    let text = format!("{}, {}", milliseconds(all.percentile(0.5)), milliseconds(all.percentile(0.99)));
+    show("202 to sink at 1,000 a second: p50, p99 in ms", &text, "1, 5");
+    Ok(())
+}
+
+/// What a backlog costs: accepting, memory, the next start.
+async fn backlog(program: &Path, time: Duration) -> Result<()> {
+    let (directory, _sink) = closed().await?;
+    let mut server = Process::conductor(program, &directory)?;
+    let empty = load::run(server.address, 64, time, requests).await?;
+    let mut waiting = empty.times.len() as u64;
+    for backlog in BACKLOGS {
+        load::send_count(server.address, 256, backlog.saturating_sub(waiting), requests).await?;
+        waiting = waiting.max(backlog);
+        let full = load::run(server.address, 64, time, requests).await?;
+        waiting += full.times.len() as u64;
+        show(
+            &format!("accepting with {backlog} pending, against none"),
+            &format!("{:.2}", full.per_second / empty.per_second),
+            "0.9",
+        );
+        show("    resident memory, MB", &format!("{:.1}", server.memory()?), "120");
+        server.stop()?;
+        let start = Instant::now();
+        server = Process::conductor(program, &directory)?;
+        Connection::open(server.address).await?.ask(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n").await?;
+        show(&format!("    start with {waiting} pending, ms"), &milliseconds(start.elapsed()), "1000");
+    }
+    Ok(())
+}

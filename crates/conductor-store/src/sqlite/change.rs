@@ -1,0 +1,134 @@
+//! What people change: take back, queue again, settle by hand.
+
+use conductor_core::store::{Queued, Redirect, Transition};
+use conductor_core::{ChannelId, DeliveryKey, Notification, NotificationId, Status, TenantId, Timestamp};
+use rusqlite::{OptionalExtension, Row, Transaction};
+
+use super::memory::Memory;
+use super::rows;
+use super::write::{
+    End, Waiting, end, insert_pending, let_go_of_key, notification_by_id, update_pending, waiting, waiting_of,
+};
+use super::writer::Effect;
+
+/// A change of state that a person wants.
+pub(crate) struct Change {
+    pub(crate) tenant: TenantId,
+    pub(crate) id: NotificationId,
+    pub(crate) kind: ChangeKind,
+}
+
+pub(crate) enum ChangeKind {
+    Cancel { at: Timestamp },
+    Replay { redirect: Option<Redirect>, due: Timestamp, expires_at: Timestamp },
+    Resolve { at: Timestamp },
+}
+
+/// What a [`Change`] did to `pending`.
+pub(crate) struct Touched {
+    /// The delivery that stood there before, or had ended.
+    pub(crate) key: DeliveryKey,
+    /// Its channel, if it does not stand there any more.
+    pub(crate) ended: Option<ChannelId>,
+    /// The delivery that is to be scheduled.
+    pub(crate) queued: Option<Queued>,
+}
+
+/// The last delivery of a notification, which has ended.
+struct Last {
+    waiting: Waiting,
+    status: Status,
+}
+
+fn last_ended(transaction: &Transaction<'_>, id: NotificationId) -> rusqlite::Result<Option<Last>> {
+    let sql = "SELECT e.notification, e.ordinal, e.tenant, e.channel_id, e.channel, e.target, 0, n.priority, \
+               n.expires_at, n.expires_at, e.attempts, 0, e.next_fallback, 0, e.status \
+               FROM ended AS e JOIN notification AS n ON n.id = e.notification \
+               WHERE e.notification = ?1 ORDER BY e.ordinal DESC LIMIT 1";
+    let read = |row: &Row<'_>| Ok(Last { waiting: waiting(row)?, status: rows::word(row, 14)? });
+    transaction.prepare_cached(sql)?.query_row([id.bytes()], read).optional()
+}
+
+pub(crate) fn change(transaction: &Transaction<'_>, memory: &Memory, change: &Change) -> rusqlite::Result<Effect> {
+    let done = |transition| Ok(Effect::Changed(transition, None));
+    let notification = notification_by_id(transaction, change.id)?.filter(|n| n.tenant == change.tenant);
+    let Some(notification) = notification else { return done(Transition::NotFound) };
+    let waiting = match waiting_of(transaction, change.id)? {
+        Some(waiting) => waiting,
+        None => {
+            let Some(last) = last_ended(transaction, change.id)? else { return done(Transition::NotFound) };
+            return match &change.kind {
+                ChangeKind::Replay { .. } if last.status.is_dead_letter() => {
+                    replay(transaction, &notification, &change.kind, last.waiting, Some(last.status))
+                }
+                _ => done(Transition::WrongStatus(last.status)),
+            };
+        }
+    };
+    let now = match change.kind {
+        ChangeKind::Cancel { at } | ChangeKind::Resolve { at } => at,
+        ChangeKind::Replay { due, .. } => due,
+    };
+    let status = rows::waiting_status(waiting.held, false, waiting.attempts, waiting.due, now);
+    let allowed = match change.kind {
+        ChangeKind::Cancel { .. } => true,
+        ChangeKind::Replay { .. } | ChangeKind::Resolve { .. } => waiting.held,
+    };
+    if memory.lock().is_leased(waiting.key) || (allowed && !memory.lock().begin_ending(waiting.key)) {
+        return done(Transition::WrongStatus(Status::Sending));
+    }
+    if !allowed {
+        return done(Transition::WrongStatus(status));
+    }
+    let (status, at) = match &change.kind {
+        ChangeKind::Cancel { at } => (Status::Canceled, *at),
+        ChangeKind::Resolve { at } => (Status::Sent, *at),
+        ChangeKind::Replay { .. } => return replay(transaction, &notification, &change.kind, waiting, None),
+    };
+    end(transaction, &waiting, &End::plain(status, at))?;
+    let_go_of_key(transaction, &notification)?;
+    let touched = Touched { key: waiting.key, ended: Some(waiting.channel_id), queued: None };
+    Ok(Effect::Changed(Transition::Done(status), Some(touched)))
+}
+
+/// Queues a notification again. What has ended stays as it ended: a new delivery follows it. One that is held goes on
+/// as itself, unless it is to go through another channel. `ended` is the status of the old one, none if it is held.
+fn replay(
+    transaction: &Transaction<'_>,
+    notification: &Notification,
+    kind: &ChangeKind,
+    old: Waiting,
+    ended: Option<Status>,
+) -> rusqlite::Result<Effect> {
+    let ChangeKind::Replay { redirect, due, expires_at } = kind else {
+        unreachable!("only a replay is replayed");
+    };
+    let (key, due, expires_at) = (old.key, *due, *expires_at);
+    let target = old.own.as_ref().map_or(notification.target.as_deref(), |(_, target)| target.as_deref());
+    let again = Waiting { due, expires_at, failures: 0, held: false, lane: rows::lane(target), ..old };
+    if ended.is_none() && redirect.is_none() {
+        let sql = "UPDATE pending SET expires_at = ?3 WHERE notification = ?1 AND ordinal = ?2";
+        transaction.prepare_cached(sql)?.execute((key.notification.bytes(), key.ordinal, expires_at.millis()))?;
+        update_pending(transaction, &again)?;
+        let status = rows::waiting_status(false, false, again.attempts, due, due);
+        let touched = Touched { key, ended: Some(again.channel_id), queued: Some(again.queued()) };
+        return Ok(Effect::Changed(Transition::Done(status), Some(touched)));
+    }
+    let Some(ordinal) = key.ordinal.checked_add(1) else {
+        return Ok(Effect::Changed(Transition::WrongStatus(ended.unwrap_or(Status::Held)), None));
+    };
+    if ended.is_none() {
+        end(transaction, &again, &End::plain(Status::Canceled, due))?;
+    }
+    let again_channel = again.channel_id;
+    let mut waiting = Waiting { key: DeliveryKey { ordinal, ..key }, attempts: 0, ..again };
+    if let Some(redirect) = redirect {
+        waiting.channel_id = redirect.channel_id;
+        waiting.lane = rows::lane(redirect.target.as_deref());
+        waiting.own = Some((redirect.channel.clone(), redirect.target.clone()));
+    }
+    insert_pending(transaction, &waiting)?;
+    let ended = ended.is_none().then_some(again_channel);
+    let touched = Touched { key, ended, queued: Some(waiting.queued()) };
+    Ok(Effect::Changed(Transition::Done(Status::Queued), Some(touched)))
+}
