@@ -336,12 +336,12 @@ mod tests {
         let mut paused = Gate::new(9, None);
         paused.enter(noon);
         let limited = SendErrorKind::RateLimited { retry_after: None, scope: Scope::Channel };
-        paused.leave(Err(limited), "", noon.plus(Duration::from_secs(7)), noon);
+        paused.leave(Err(limited), "", noon.plus(Duration::from_secs(7)), noon, noon);
         assert_eq!(paused.admits(eleven), Admission::At(eleven.plus(Duration::from_secs(7))));
         let mut broken = Gate::new(99, None);
         for _ in 0..FAILURES_TO_OPEN {
             broken.enter(noon);
-            broken.leave(RETRYABLE, "", noon, noon);
+            broken.leave(RETRYABLE, "", noon, noon, noon);
         }
         assert_eq!(broken.admits(eleven), Admission::At(eleven.plus(OPEN_FIRST)));
         assert_eq!(broken.admits(at(eleven.millis() - 5)), Admission::At(eleven.plus(OPEN_FIRST)), "a mere jitter");

@@ -183,7 +183,7 @@ fn broken() -> Vec<(&'static str, Vec<u8>)> {
         (head + body).into_bytes()
     };
     vec![
-        ("200 header fields", with(&"X-A: b\r\n".repeat(200).trim_end().to_owned())),
+        ("200 header fields", with("X-A: b\r\n".repeat(200).trim_end())),
         ("a long field", with(&format!("X-Long: {}", "x".repeat(64 * 1024)))),
         ("a long request line", format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", "x".repeat(100 * 1024)).into_bytes()),
         ("invalid UTF-8 in the path", b"GET /\xff\xfe HTTP/1.1\r\nHost: x\r\n\r\n".to_vec()),
@@ -310,7 +310,7 @@ async fn after_a_storm_of_broken_clients_the_server_is_as_fast_and_as_small_as_b
     }
     let all = tokio::time::timeout(DEADLINE * 3, async {
         while let Some(ended) = storm.join_next().await {
-            ended.unwrap()
+            ended.unwrap();
         }
     });
     all.await.expect("the storm ends");

@@ -5,6 +5,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use conductor::clock::SystemClock;
+use conductor_core::Clock as _;
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::task::JoinSet;
@@ -20,19 +22,56 @@ const CLIENTS: usize = 6;
 /// How long the last start may take to deliver everything.
 const DRAIN: Duration = Duration::from_secs(60);
 
-/// Sends until the process is gone. Gives the ids of those that it has said 202 to.
-async fn send_until_gone(url: String, client: usize, round: usize) -> Vec<String> {
+/// What a client was told.
+struct Said {
+    id: String,
+    /// It is not to be sent before this time.
+    not_before: Option<Instant>,
+    cancel: Cancel,
+}
+
+/// What became of the wish to take it back.
+#[derive(Clone, Copy, PartialEq)]
+enum Cancel {
+    /// There was none, or it came too late.
+    No,
+    /// It was granted, at this time.
+    Granted(Instant),
+    /// The process was killed before it answered.
+    Unanswered,
+}
+
+/// Sends until the process is gone: at once, later, and some to take them back. Gives those that it has said 202 to.
+async fn send_until_gone(url: String, client: usize, round: usize) -> Vec<Said> {
     let http = http();
     let mut accepted = Vec::new();
     for number in 0.. {
-        let body = json!({ "channel": "webhook", "message": format!("{round}/{client}/{number}"), "targetId": client.to_string() });
+        let mut body = json!({ "channel": "webhook", "message": format!("{round}/{client}/{number}"), "targetId": client.to_string() });
+        let mut not_before = None;
+        if number % 4 == 1 {
+            let delay = Duration::from_millis(fastrand::u64(50..2_000));
+            body["sendAt"] = json!(SystemClock.now().plus(delay));
+            // The clock of the other side is read in whole milliseconds.
+            not_before = Some(Instant::now() + delay - Duration::from_millis(2));
+        }
         let sent = http.post(format!("{url}/notifications")).bearer_auth(KEY_A).json(&body).send().await;
         let Ok(sent) = sent else { break };
         if sent.status() != 202 {
             break;
         }
         let location = sent.headers().get("location").and_then(|place| place.to_str().ok());
-        accepted.extend(location.and_then(|place| place.rsplit('/').next()).map(str::to_owned));
+        let id = location.and_then(|place| place.rsplit('/').next()).expect("an id").to_owned();
+        let mut cancel = Cancel::No;
+        if number % 8 == 1 || number % 8 == 2 {
+            let canceled = http.post(format!("{url}/notifications/{id}/cancel")).bearer_auth(KEY_A).send().await;
+            cancel = match canceled.map(|answer| answer.status().as_u16()) {
+                Ok(200) => Cancel::Granted(Instant::now()),
+                Ok(409) => Cancel::No,
+                Ok(other) => panic!("{other} to a cancel"),
+                Err(_) => Cancel::Unanswered,
+            };
+        }
+        accepted.push(Said { id, not_before, cancel });
     }
     accepted
 }
@@ -45,7 +84,7 @@ async fn nothing_accepted_is_lost_when_the_process_is_killed() {
     let directory = TempDir::new().expect("a directory");
     let world = World::new().webhook(TENANT_A, "hook", &provider.url(), &json!({ "maxConcurrency": 16 }));
     world.write(&directory.path().join("config"));
-    let accepted: Arc<Mutex<Vec<String>>> = Arc::default();
+    let accepted: Arc<Mutex<Vec<Said>>> = Arc::default();
     for round in 0..rounds {
         let process = Process::start(&directory, &world);
         let mut clients = JoinSet::new();
@@ -71,7 +110,8 @@ async fn nothing_accepted_is_lost_when_the_process_is_killed() {
             .iter()
             .map(|request| request.json()["data"]["id"].as_str().unwrap().to_owned())
             .collect();
-        let missing: Vec<&String> = accepted.iter().filter(|id| !arrived.contains(*id)).collect();
+        let expected = accepted.iter().filter(|said| said.cancel == Cancel::No).map(|said| &said.id);
+        let missing: Vec<&String> = expected.filter(|id| !arrived.contains(*id)).collect();
         if missing.is_empty() || start.elapsed() > DRAIN {
             break missing.into_iter().cloned().collect::<Vec<_>>();
         }
@@ -81,13 +121,29 @@ async fn nothing_accepted_is_lost_when_the_process_is_killed() {
         let story = answer(http().get(format!("{}/notifications/{id}", process.url)).bearer_auth(KEY_A)).await.1;
         assert!(matches!(story["status"].as_str(), Some("failed" | "expired")), "lost: {story:#}");
     }
+    let received = provider.received();
     let mut ids: HashMap<String, Vec<String>> = HashMap::new();
-    for request in provider.received() {
+    let mut times: HashMap<String, Vec<Instant>> = HashMap::new();
+    for request in received {
         let id = request.json()["data"]["id"].as_str().unwrap().to_owned();
+        times.entry(id.clone()).or_default().push(request.at);
         ids.entry(id).or_default().push(request.header("webhook-id").to_owned());
     }
+    for said in &accepted {
+        let sent = times.get(&said.id).map(Vec::as_slice).unwrap_or_default();
+        let early = said.not_before.is_some_and(|at| sent.iter().any(|sent| *sent < at));
+        assert!(!early, "{} was sent before its time", said.id);
+        if let Cancel::Granted(at) = said.cancel {
+            assert!(sent.iter().all(|sent| *sent < at), "{} was sent after it had been taken back", said.id);
+        }
+    }
+    let canceled = accepted.iter().filter(|said| matches!(said.cancel, Cancel::Granted(_))).count();
+    assert!(canceled > 0, "nothing was taken back: the test proves less than it says");
     let doubles = ids.values().filter(|sent| sent.len() > 1).count();
     assert!(ids.values().all(|sent| sent.iter().all(|id| *id == sent[0])), "a double with another id");
     assert!(accepted.len() > rounds, "too little was sent to prove anything: {}", accepted.len());
-    eprintln!("killed {rounds} times: {} accepted, none lost, {doubles} sent more than once", accepted.len());
+    eprintln!(
+        "killed {rounds} times: {} accepted, {canceled} taken back, none lost, {doubles} sent more than once",
+        accepted.len()
+    );
 }

@@ -125,6 +125,11 @@ impl TestServer {
         self.server.address()
     }
 
+    /// Where its configuration and its data lie.
+    pub(crate) fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
     pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address())
     }
