@@ -16,7 +16,7 @@ pub(crate) fn installed(program: &str) -> bool {
 }
 
 #[expect(clippy::disallowed_methods, reason = "whoever runs the tests says so in the environment")]
-fn in_the_gate() -> bool {
+pub(crate) fn in_the_gate() -> bool {
     std::env::var("CI").is_ok_and(|value| value == "true")
 }
 

@@ -150,7 +150,8 @@ impl Process {
         Self::start_by(shell, directory.path(), world)
     }
 
-    fn start_by(mut command: Command, directory: &Path, world: &World) -> Self {
+    /// The same by a command that becomes the program.
+    pub(crate) fn start_by(mut command: Command, directory: &Path, world: &World) -> Self {
         in_world(&mut command, directory, world);
         Self::serve(command.current_dir(directory).env("PORT", "0").env("HOST", "127.0.0.1").env("LOG_LEVEL", "error"))
     }
@@ -168,6 +169,10 @@ impl Process {
             assert!(process.start.elapsed() < DEADLINE, "it does not serve: {}", process.text());
             std::thread::sleep(Duration::from_millis(1));
         }
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// `host:port`
