@@ -165,7 +165,8 @@ pub(crate) async fn a_redirected_dead_letter_is_still_redirected_after_a_restart
 
 pub(crate) async fn a_replayed_dead_letter_goes_on_with_the_fallbacks_that_are_left(w: World) {
     let id = w.accept(|d| d.fallback = vec![fallback("slack", OTHER_CHANNEL, None)]).await;
-    w.attempt(first(id), Settlement::Failed(FailureReason::Expired)).await;
+    w.clock.advance(2 * DAY);
+    w.store().expire(w.now()).await.unwrap();
     assert_eq!(w.replay(id).await, Transition::Done(Status::Queued));
     let next = w.attempt(second(id), Settlement::Failed(FailureReason::Permanent)).await.next.unwrap();
     assert_eq!((next.key.ordinal, next.channel), (2, OTHER_CHANNEL));

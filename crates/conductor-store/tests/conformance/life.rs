@@ -206,11 +206,18 @@ pub(crate) async fn a_failure_goes_on_to_each_fallback_in_turn(mut w: World) {
 }
 
 pub(crate) async fn what_expired_takes_no_fallback(w: World) {
-    let id = w.accept(|d| d.fallback = vec![fallback("slack", OTHER_CHANNEL, None)]).await;
-    let settled = w.attempt(first(id), Settlement::Failed(FailureReason::Expired)).await;
+    let with_fallback = |d: &mut Draft| d.fallback = vec![fallback("slack", OTHER_CHANNEL, None)];
+    let id = w.accept(with_fallback).await;
+    let lease = w.lease(first(id)).await;
+    w.clock.advance(2 * DAY);
+    let finished = w.finished(&lease, Settlement::Failed(FailureReason::Expired));
+    let settled = w.store().settle(lease, finished).await.unwrap();
     assert_eq!(settled, Settled { status: Status::Expired, next: None });
     assert_eq!(w.status(id).await, Status::Expired);
     assert_eq!(w.story(id).await.deliveries.len(), 1);
+    let early = w.accept(with_fallback).await;
+    let settled = w.attempt(first(early), Settlement::Failed(FailureReason::Expired)).await;
+    assert_eq!(settled.next.map(|next| next.channel), Some(OTHER_CHANNEL), "its time is left to the fallback");
 }
 
 pub(crate) async fn what_happened_to_a_delivery_is_told_in_its_story(mut w: World) {

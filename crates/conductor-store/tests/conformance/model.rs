@@ -275,10 +275,13 @@ impl Trial {
                 (known.place, known.due, known.failures) = (Place::Waits, due, known.failures + u32::from(counts));
             }
             Settlement::Hold => known.place = Place::Held,
-            Settlement::Failed(FailureReason::Permanent) if known.next_fallback < known.fallbacks => {
+            Settlement::Failed(reason)
+                if known.next_fallback < known.fallbacks
+                    && (reason != FailureReason::Expired || now < known.expires_at) =>
+            {
                 known.next_delivery(now);
                 known.next_fallback += 1;
-                status = Some(Status::Failed);
+                status = Some(reason.status());
             }
             Settlement::Failed(reason) => self.end(of, reason.status()),
         }

@@ -302,7 +302,7 @@ mod tests {
     fn a_quiet_level_quiets_the_libraries_too() {
         let filter = |level: &str| ProcessArguments { log_level: text(level), ..Default::default() }.resolve();
         assert_eq!(filter("OFF").expect("good").logs.filter, "off,conductor=off");
-        assert_eq!(filter("Warning").expect("good").logs.filter, "warn,conductor=warn");
+        assert_eq!(filter("Warning").expect("good").logs.filter, "warn,conductor=warn,conductor::plugin::log=info");
         assert_eq!(filter("debug").expect("good").logs.filter, "warn,conductor=debug");
     }
 }
