@@ -1,7 +1,7 @@
 //! From accepted to ended, attempt by attempt.
 
 use conductor_core::store::{Accepted, Claim, Claimed, Filter, Finished, Settled};
-use conductor_core::{DeliveryKey, FailureReason, Format, Outcome, Priority, Settlement, Status, StoreError};
+use conductor_core::{DeliveryKey, Draft, FailureReason, Format, Outcome, Priority, Settlement, Status, StoreError};
 
 use crate::harness::*;
 

@@ -31,6 +31,24 @@ pub(crate) async fn the_newest_comes_first(w: World) {
     assert_eq!((page.items.len(), page.next), (0, None));
 }
 
+pub(crate) async fn a_page_of_long_messages_is_short(w: World) {
+    let mut expected = Vec::new();
+    for _ in 0..40 {
+        expected.push(w.accept(|d| d.message = "x".repeat(60_000)).await);
+    }
+    let (mut walked, mut before) = (Vec::new(), None);
+    loop {
+        let page = w.store().notifications(TENANT, &Filter::default(), 1_000, before).await.unwrap();
+        assert!(page.items.len() < 20, "{} long messages in one page", page.items.len());
+        walked.extend(page.items.iter().map(|item| item.notification.id));
+        before = page.next;
+        if before.is_none() {
+            break;
+        }
+    }
+    assert_eq!(walked, reversed(expected));
+}
+
 pub(crate) async fn a_walk_sees_each_once_while_more_are_accepted(w: World) {
     let old = reversed(w.accept_many(3_000).await);
     let mut walked = Vec::new();

@@ -41,7 +41,7 @@ macro_rules! conformance {
                     idempotency: the_same_request_is_replayed, another_request_with_the_same_key_is_a_conflict,
                         a_key_is_forgotten_after_a_day, a_key_belongs_to_its_tenant, old_keys_are_forgotten_when_told,
                         a_replayed_request_supersedes_nothing;
-                    lists: the_newest_comes_first, a_walk_sees_each_once_while_more_are_accepted, filters_have_to_fit_all,
+                    lists: the_newest_comes_first, a_page_of_long_messages_is_short, a_walk_sees_each_once_while_more_are_accepted, filters_have_to_fit_all,
                         each_status_is_found, a_rare_match_behind_many_is_found_though_pages_are_empty,
                         the_fed_and_the_unfed_part_are_one_list, a_list_is_the_same_after_a_crash_and_after_a_stop,
                         a_straggler_is_listed, a_tenant_sees_its_own, text_is_found_in_either_case;

@@ -64,6 +64,7 @@ async fn drive_successes(server: &TestServer) {
     let waiting = [("prefer", "wait=20"), ("idempotency-key", "k")];
     a.post_with("/notifications", &waiting, &log).await.expect(200);
     a.post_with("/notifications", &waiting, &hook).await.problem(422);
+    a.post_with("/notifications/batch", &waiting, &json!({ "notifications": [hook] })).await.problem(422);
     a.post_with("/notifications", &[("prefer", "wait=20")], &hook).await.problem(502);
     a.post("/notifications/batch", &json!({ "notifications": [log, {}] })).await.expect(207);
     let dead = a.send(&hook).await;

@@ -270,3 +270,53 @@ async fn a_hanging_provider_costs_its_own_channel_only() {
     server.wait_for(KEY_B, &id, "sent").await;
     assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
 }
+
+#[tokio::test]
+async fn a_more_urgent_one_goes_before_those_that_wait_for_the_same_target() {
+    let (server, provider) = with_webhook(json!({})).await;
+    provider.next(Answer::status(200).after(Duration::from_millis(400)));
+    server.send(KEY_A, &hook("under way")).await;
+    provider.wait_for(1).await;
+    for number in 0..3 {
+        server.send(KEY_A, &hook(&number.to_string())).await;
+    }
+    server.send(KEY_A, &json!({ "channel": "webhook", "message": "urgent", "priority": "high" })).await;
+    let received = provider.wait_for(5).await;
+    let order: Vec<_> = received.iter().map(|request| request.message()).collect();
+    assert_eq!(order, ["under way", "urgent", "0", "1", "2"]);
+}
+
+#[tokio::test]
+async fn a_fallback_gets_the_time_that_is_left() {
+    let (server, provider) = with_webhook(json!({ "expiresAfter": "60s" })).await;
+    provider.then(Answer::status(429).header("retry-after", "3600"));
+    let body = json!({ "channel": "webhook", "message": "important", "fallback": [{ "channel": "log" }] });
+    let id = server.send(KEY_A, &body).await;
+    let story = server.wait_for(KEY_A, &id, "sent").await;
+    let ways: Vec<_> = story["deliveries"].as_array().unwrap().iter().map(|d| (&d["channel"], &d["status"])).collect();
+    assert_eq!(json!(ways), json!([["webhook", "expired"], ["log", "sent"]]));
+}
+
+#[tokio::test]
+async fn a_provider_that_asks_for_no_pause_is_not_asked_without_one() {
+    let (server, provider) = with_webhook(json!({})).await;
+    provider.then(Answer::status(429).header("retry-after", "0"));
+    server.send(KEY_A, &hook("again and again")).await;
+    let received = provider.wait_for(3).await;
+    let pauses: Vec<_> = received.windows(2).map(|pair| pair[1].at - pair[0].at).collect();
+    assert!(pauses.iter().all(|pause| *pause >= Duration::from_millis(990)), "{pauses:?}");
+}
+
+#[tokio::test]
+async fn what_may_have_been_sent_is_held_for_a_person_where_the_channel_says_so() {
+    let (server, provider) = with_webhook(json!({ "timeout": "300ms", "onUnknown": "hold" })).await;
+    provider.next(Answer::status(200).after(Duration::from_secs(5)));
+    let id = server.send(KEY_A, &hook("sent?")).await;
+    let story = server.wait_for(KEY_A, &id, "held").await;
+    assert_eq!(outcomes(&story), ["unknown"]);
+    let (_, list) = server.get(KEY_A, "/notifications?status=held").await;
+    assert_eq!(list["data"][0]["id"], id);
+    assert_eq!(server.post(KEY_A, &format!("/notifications/{id}/resolve"), &json!({})).await.0, 200);
+    server.wait_for(KEY_A, &id, "sent").await;
+    assert_eq!(provider.received().len(), 1);
+}

@@ -227,6 +227,26 @@ fn is_text_line(line: &str) -> bool {
     is_time && is_level && !target.is_empty() && !target.contains("::") && !message.is_empty()
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_is_found_in_the_log_by_its_id_and_a_quiet_log_still_delivers() {
+    let folder = TempDir::new().expect("a folder");
+    call(folder.path(), &["init"]).with(0);
+    let key = variable(&read(folder.path(), "data/.env"), "_AUTHKEY").expect("a key");
+    let process = Process::serve(&mut conductor(folder.path(), &[]));
+    let send = |url: &str| {
+        let request = http().post(format!("{url}/notifications")).bearer_auth(&key).header("x-request-id", "find-me-1");
+        request.json(&json!({ "channel": "log", "message": "the text itself" }))
+    };
+    let (status, told) = answer(send(&process.url)).await;
+    assert_eq!(status, 202, "{told}");
+    let line = process.logged("find-me-1");
+    assert!(line.contains(told["id"].as_str().expect("an id")), "{line}");
+    process.stop().with(0);
+    let process = Process::serve(conductor(folder.path(), &[]).env("LOG_LEVEL", "error"));
+    assert_eq!(answer(send(&process.url)).await.0, 202);
+    process.logged("the text itself");
+}
+
 #[test]
 fn logs_are_text_for_people_or_one_object_a_line() {
     let folder = TempDir::new().expect("a folder");
