@@ -105,6 +105,7 @@ impl ChannelPlugin for Discord {
         per: Duration::from_secs(1),
         burst: NonZeroU32::new(50).expect("50 is not zero"),
     });
+    const TARGET: Option<&'static str> = Some("CHANNEL_ID");
     /// Within "the past few minutes": a `nonce` with `enforce_nonce`.
     const DEDUPES: bool = true;
     type Config = Config;

@@ -116,6 +116,8 @@ pub trait ChannelPlugin: Channel + Sized {
     const MAX_CONCURRENCY: u32 = 8;
     /// How often one channel may send, unless the channel says else.
     const RATE: Option<Rate> = None;
+    /// The setting that is the channel's default target, where there is one: a name of [`Self::SETTINGS`].
+    const TARGET: Option<&'static str> = None;
     /// Whether the provider recognises a repeated message by its id and makes no second one.
     const DEDUPES: bool = false;
     /// Its settings and its own options, resolved: one object with the settings' names in camel case beside the
@@ -149,6 +151,8 @@ pub struct Plugin {
     pub max_concurrency: u32,
     /// [`ChannelPlugin::RATE`]
     pub rate: Option<Rate>,
+    /// [`ChannelPlugin::TARGET`]
+    pub target: Option<&'static str>,
     /// [`ChannelPlugin::DEDUPES`]
     pub dedupes: bool,
     schema: fn() -> Value,
@@ -166,6 +170,7 @@ impl Plugin {
             settings: P::SETTINGS,
             max_concurrency: P::MAX_CONCURRENCY,
             rate: P::RATE,
+            target: P::TARGET,
             dedupes: P::DEDUPES,
             schema: || {
                 schemars::generate::SchemaSettings::draft2020_12()
@@ -196,6 +201,12 @@ impl Plugin {
     /// The JSON Schema of its settings and options: an object whose `properties` are both, settings in camel case.
     pub fn schema(&self) -> Value {
         (self.schema)()
+    }
+
+    /// The default target that resolved settings name.
+    pub fn target_in(&self, values: &Map<String, Value>) -> Option<String> {
+        let setting = self.settings.iter().find(|setting| Some(setting.name) == self.target)?;
+        values.get(&setting.camel_case())?.as_str().map(str::to_owned)
     }
 
     /// Finds what is wrong with resolved settings and options.

@@ -66,6 +66,8 @@ pub struct LiveChannel {
     pub rate: Option<Rate>,
     /// Whether a failing delivery holds back those behind it.
     pub ordered: bool,
+    /// Where it sends to unless a notification says else, where the plugin has such a default.
+    pub target: Option<String>,
     /// What sends.
     pub channel: Arc<dyn Channel>,
     /// How it goes.
@@ -172,6 +174,7 @@ async fn initialize(
         http: http.client(&common.allow_networks),
         clock: Arc::clone(clock),
     };
+    let target = plugin.target_in(&values);
     let channel = plugin.initialize(values, context).await;
     let channel = channel.map_err(|error| anyhow::anyhow!("channel \"{name}\" ({}): {error}", plugin.kind))?;
     Ok(LiveChannel {
@@ -185,6 +188,7 @@ async fn initialize(
         max_concurrency: common.max_concurrency.unwrap_or(plugin.max_concurrency).max(1),
         rate: common.rate.or(plugin.rate),
         ordered: common.ordered,
+        target,
         channel,
         flow: Flow::default(),
     })

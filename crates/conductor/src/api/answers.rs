@@ -14,6 +14,7 @@ use utoipa::ToSchema;
 
 use crate::api::error::{ApiError, Detail};
 use crate::api::words::{BreakerWord, FormatWord, HealthWord, OutcomeWord, PriorityWord, ReasonWord, StatusWord};
+use crate::registry::flow::Breaker;
 use crate::registry::{LiveChannel, Tenant};
 
 /// An accepted notification.
@@ -203,11 +204,12 @@ pub(crate) struct NotificationAnswer {
     deliveries: Vec<DeliveryItem>,
 }
 
-impl From<&Story> for NotificationAnswer {
-    fn from(story: &Story) -> Self {
+impl NotificationAnswer {
+    /// The story of one of this tenant's notifications.
+    pub(crate) fn new(tenant: &Tenant, story: &Story) -> Self {
         Self {
             notification: NotificationItem::new(&story.notification, story.status()),
-            deliveries: story.deliveries.iter().map(DeliveryItem::from).collect(),
+            deliveries: story.deliveries.iter().map(|delivery| DeliveryItem::new(tenant, delivery)).collect(),
         }
     }
 }
@@ -224,7 +226,7 @@ pub(crate) struct DeliveryItem {
     /// The channel.
     #[schema(value_type = Uuid)]
     channel_id: ChannelId,
-    /// The target within the channel; null means the channel's default.
+    /// The target within the channel, also where it is the channel's default; null where the channel has none.
     #[schema(required)]
     target_id: Option<String>,
     /// Where it stands.
@@ -244,13 +246,14 @@ pub(crate) struct DeliveryItem {
     attempts: Vec<AttemptItem>,
 }
 
-impl From<&DeliveryStory> for DeliveryItem {
-    fn from(delivery: &DeliveryStory) -> Self {
+impl DeliveryItem {
+    fn new(tenant: &Tenant, delivery: &DeliveryStory) -> Self {
+        let default = || tenant.channel(delivery.channel_id)?.target.clone();
         Self {
             id: delivery.key.id(),
             channel: delivery.channel.clone(),
             channel_id: delivery.channel_id,
-            target_id: delivery.target.clone(),
+            target_id: delivery.target.clone().or_else(default),
             status: delivery.status,
             due_at: delivery.due_at,
             reason: delivery.reason,
@@ -419,8 +422,15 @@ pub(crate) struct HealthItem {
 
 impl ChannelItem {
     /// A channel in which so many wait, the oldest since then.
-    pub(crate) fn new(channel: &LiveChannel, queued: u64, oldest_queued_at: Option<Timestamp>) -> Self {
-        let state = channel.flow.state();
+    pub(crate) fn new(channel: &LiveChannel, queued: u64, oldest_queued_at: Option<Timestamp>, now: Timestamp) -> Self {
+        let mut state = channel.flow.state();
+        // It is told when an attempt has been made; what has run out since is over all the same.
+        if state.paused_until.is_some_and(|until| until <= now) {
+            state.paused_until = None;
+            if state.breaker == Breaker::Open {
+                state.breaker = Breaker::HalfOpen;
+            }
+        }
         let (status, reason) = match state.health {
             Health::Up => ("up", None),
             Health::Down { reason } => ("down", Some(reason)),

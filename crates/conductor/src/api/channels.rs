@@ -34,7 +34,7 @@ pub(crate) async fn list(State(api): State<Arc<Api>>, caller: Caller) -> Result<
     let ids: Vec<ChannelId> = caller.tenant.channels.iter().map(|channel| channel.id).collect();
     let oldest: HashMap<ChannelId, Timestamp> = store.oldest(caller.tenant.id, &ids).await?.into_iter().collect();
     let item = |channel: &Arc<LiveChannel>| {
-        ChannelItem::new(channel, store.waiting(channel.id), oldest.get(&channel.id).copied())
+        ChannelItem::new(channel, store.waiting(channel.id), oldest.get(&channel.id).copied(), api.app.clock.now())
     };
     Ok(Json(ChannelPage { data: caller.tenant.channels.iter().map(item).collect() }))
 }

@@ -1,5 +1,6 @@
 //! What says that the server works: `/`, `/health`, `/livez`, `/readyz`, `/metrics`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
@@ -118,6 +119,16 @@ pub(crate) async fn open_metrics(State(api): State<Arc<Api>>) -> impl IntoRespon
 }
 
 fn metrics_text(api: &Api) -> impl IntoResponse + use<> {
+    let app = &api.app;
+    for tenant in app.registry().tenants() {
+        let mut depths: BTreeMap<&'static str, u64> = BTreeMap::new();
+        for channel in &tenant.channels {
+            *depths.entry(channel.kind).or_default() += app.store.waiting(channel.id);
+        }
+        for (kind, depth) in depths {
+            app.metrics.waiting(tenant.id, kind, depth);
+        }
+    }
     let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, content_type)], api.app.metrics.encode())
 }

@@ -51,7 +51,7 @@ pub(crate) async fn answer(
 ) -> Result<Json<NotificationAnswer>, ApiError> {
     let story = api.app.store.notification(caller.tenant.id, id).await?;
     let story = story.ok_or_else(unknown_notification)?;
-    Ok(Json(NotificationAnswer::from(&story)))
+    Ok(Json(NotificationAnswer::new(&caller.tenant, &story)))
 }
 
 /// List notifications

@@ -1,11 +1,13 @@
 //! Counters and histograms for Prometheus. Labels are bounded: tenants and channel types of the configuration only.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use conductor_core::{FailureReason, Outcome, TenantId};
-use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
@@ -18,6 +20,17 @@ pub struct Metrics {
     failed: Family<FailureSeries, Counter>,
     attempt_seconds: Family<Kind, Histogram>,
     queue_seconds: Family<Kind, Histogram>,
+    depth: Family<Series, Gauge>,
+}
+
+/// A tenant as a label: made into text when it is read, not when it is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct TenantLabel(TenantId);
+
+impl EncodeLabelValue for TenantLabel {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        write!(encoder, "{}", self.0)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -27,20 +40,20 @@ struct Kind {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Series {
-    tenant: String,
+    tenant: TenantLabel,
     channel_type: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct AttemptSeries {
-    tenant: String,
+    tenant: TenantLabel,
     channel_type: &'static str,
     outcome: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct FailureSeries {
-    tenant: String,
+    tenant: TenantLabel,
     channel_type: &'static str,
     reason: &'static str,
 }
@@ -57,6 +70,7 @@ impl Metrics {
             failed: Family::default(),
             attempt_seconds: Family::new_with_constructor(seconds),
             queue_seconds: Family::new_with_constructor(seconds),
+            depth: Family::default(),
         };
         let registry = &mut metrics.registry;
         registry.register("notifications_accepted", "Notifications accepted", metrics.accepted.clone());
@@ -65,31 +79,38 @@ impl Metrics {
         registry.register("deliveries_failed", "Deliveries given up, by reason", metrics.failed.clone());
         registry.register("attempt_duration_seconds", "How long attempts take", metrics.attempt_seconds.clone());
         registry.register("queue_age_seconds", "From acceptance to sent", metrics.queue_seconds.clone());
+        registry.register("queue_depth", "Deliveries that have not ended", metrics.depth.clone());
         metrics
+    }
+
+    /// So many deliveries of a tenant wait for channels of this type.
+    pub fn waiting(&self, tenant: TenantId, channel_type: &'static str, count: u64) {
+        let series = Series { tenant: TenantLabel(tenant), channel_type };
+        self.depth.get_or_create(&series).set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// A notification was accepted.
     pub fn accepted(&self, tenant: TenantId, channel_type: &'static str) {
-        self.accepted.get_or_create(&Series { tenant: tenant.to_string(), channel_type }).inc();
+        self.accepted.get_or_create(&Series { tenant: TenantLabel(tenant), channel_type }).inc();
     }
 
     /// An attempt came to an outcome.
     pub fn attempted(&self, tenant: TenantId, channel_type: &'static str, outcome: Outcome, took: Duration) {
         let outcome = outcome.as_str();
-        self.attempts.get_or_create(&AttemptSeries { tenant: tenant.to_string(), channel_type, outcome }).inc();
+        self.attempts.get_or_create(&AttemptSeries { tenant: TenantLabel(tenant), channel_type, outcome }).inc();
         self.attempt_seconds.get_or_create(&Kind { channel_type }).observe(took.as_secs_f64());
     }
 
     /// A provider has taken a message, so long after it was accepted.
     pub fn sent(&self, tenant: TenantId, channel_type: &'static str, age: Duration) {
-        self.sent.get_or_create(&Series { tenant: tenant.to_string(), channel_type }).inc();
+        self.sent.get_or_create(&Series { tenant: TenantLabel(tenant), channel_type }).inc();
         self.queue_seconds.get_or_create(&Kind { channel_type }).observe(age.as_secs_f64());
     }
 
     /// A delivery was given up.
     pub fn failed(&self, tenant: TenantId, channel_type: &'static str, reason: FailureReason) {
         let reason = reason.as_str();
-        self.failed.get_or_create(&FailureSeries { tenant: tenant.to_string(), channel_type, reason }).inc();
+        self.failed.get_or_create(&FailureSeries { tenant: TenantLabel(tenant), channel_type, reason }).inc();
     }
 
     /// All of it as Prometheus' text format.

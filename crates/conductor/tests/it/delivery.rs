@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::support::provider::{Answer, Provider};
-use super::support::server::{KEY_A, KEY_B, TENANT_A, TENANT_B, TestServer, WEBHOOK_SECRET, World};
+use super::support::server::{ADMIN_KEY, KEY_A, KEY_B, TENANT_A, TENANT_B, TestServer, WEBHOOK_SECRET, World};
 
 /// A server whose tenant A has a webhook channel to a provider of its own.
 async fn with_webhook(options: Value) -> (TestServer, Provider) {
@@ -124,6 +124,9 @@ async fn a_gone_receiver_stops_its_channel_only_and_a_restart_tries_it_again() {
     assert_eq!(channel["queued"], 2);
     assert!(channel["oldestQueuedAt"].is_string());
     assert_eq!(gone.received().len(), 1, "the receiver is left alone");
+    let metrics = server.get(ADMIN_KEY, "/metrics").await.1;
+    let depth = format!("conductor_queue_depth{{tenant=\"{TENANT_A}\",channel_type=\"webhook\"}} 2");
+    assert!(metrics.as_str().is_some_and(|text| text.contains(&depth)), "{metrics}");
     let directory = server.stop().await;
     gone.then(Answer::status(200));
     let server = world.start_in(directory).await;
