@@ -291,6 +291,11 @@ pub trait Store: Send + Sync + 'static {
     /// means that there are none now. One that was handed over may be handed over again.
     async fn arrivals(&self, limit: usize) -> Result<Vec<Queued>, StoreError>;
 
+    /// From now on [`Store::arrivals`] leaves out what is due after `until`, unless it was tried before; a later call
+    /// with a later time hands over what lies between. False: not now, try again soon. Without a call nothing is left
+    /// out.
+    fn look_ahead(&self, until: Timestamp) -> bool;
+
     /// Returns when [`Store::arrivals`] may have something. May return without cause.
     async fn arrived(&self);
 

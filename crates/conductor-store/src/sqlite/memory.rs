@@ -6,10 +6,12 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use conductor_core::store::Queued;
-use conductor_core::{ChannelId, DeliveryKey, Notification, NotificationId, TenantId};
+use conductor_core::{ChannelId, DeliveryKey, Notification, NotificationId, TenantId, Timestamp};
 
 /// The most waiting deliveries that are kept for hand-over; more are found by a scan.
 const ARRIVALS_MAX: usize = 50_000;
+/// The most deliveries that a scan may miss while it reads without having to go back for them.
+const DURING_MAX: usize = 10_000;
 /// The most notifications that are kept so that their first attempt need not read them back, and their bytes in all.
 const FRESH_MAX: usize = 20_000;
 const FRESH_MAX_BYTES: usize = 16 * 1024 * 1024;
@@ -18,7 +20,7 @@ const FRESH_MAX_BYTES: usize = 16 * 1024 * 1024;
 #[derive(Debug, Default)]
 pub(crate) struct Memory(Mutex<State>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct State {
     /// The deliveries under way; true where that is written down, because it may kill the process.
     leased: HashMap<DeliveryKey, bool>,
@@ -27,6 +29,10 @@ pub(crate) struct State {
     fresh_bytes: usize,
     arrivals: VecDeque<Queued>,
     scan: Option<Scan>,
+    /// What arrived since the last read of the scan began, unless that is more than [`DURING_MAX`].
+    during: Vec<Queued>,
+    /// What is due later, and was never tried, is not handed over yet.
+    horizon: Timestamp,
     /// How many rows of `pending` each channel has.
     waiting: HashMap<ChannelId, u64>,
     /// Accepted, but not in the table `feed` yet; oldest first.
@@ -53,8 +59,36 @@ pub(crate) struct Scan {
     pub(crate) after: Option<DeliveryKey>,
     /// A process died with those up to this one, see [`Queued::suspect`].
     pub(crate) suspect_through: Option<DeliveryKey>,
+    /// Only those that are due after this time and were never tried; none means all.
+    pub(crate) due_after: Option<Timestamp>,
+    /// Only those that are due by this time or were tried before.
+    pub(crate) due_by: Timestamp,
     /// The first in order of those that arrived since the last read began: it may not have seen them.
     missed: Option<DeliveryKey>,
+}
+
+impl Scan {
+    /// Whether it will come by a delivery, if that lies behind its place.
+    fn takes(&self, queued: &Queued) -> bool {
+        self.due_after.is_none_or(|after| !queued.tried && queued.due > after)
+    }
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            leased: HashMap::new(),
+            ending: HashSet::new(),
+            fresh: HashMap::new(),
+            fresh_bytes: 0,
+            arrivals: VecDeque::new(),
+            scan: None,
+            during: Vec::new(),
+            horizon: Timestamp::MAX,
+            waiting: HashMap::new(),
+            unfed: Vec::new(),
+        }
+    }
 }
 
 impl Memory {
@@ -137,13 +171,25 @@ impl State {
     /// scan, what lies behind its place is left to it, so that nothing overtakes what has waited longer.
     pub(crate) fn arrive(&mut self, queued: Queued, notification: Option<&Arc<Notification>>) {
         let key = queued.key;
+        if !queued.tried && queued.due > self.horizon {
+            return;
+        }
         let is_full = self.arrivals.len() >= ARRIVALS_MAX;
         match &mut self.scan {
-            Some(scan) if Some(key) > scan.after => {
+            Some(scan) if Some(key) > scan.after && scan.takes(&queued) => {
                 scan.missed = Some(scan.missed.map_or(key, |missed| missed.min(key)));
+                self.during.extend((self.during.len() <= DURING_MAX).then_some(queued));
             }
-            Some(scan) if is_full => scan.after = previous(key),
-            None if is_full => self.scan = Some(Scan { after: previous(key), suspect_through: None, missed: None }),
+            Some(scan) if is_full => {
+                scan.due_after = None;
+                scan.missed = Some(scan.missed.map_or(key, |missed| missed.min(key)));
+                scan.after = scan.after.min(previous(key));
+            }
+            None if is_full => {
+                let due_by = self.horizon;
+                let (suspect_through, due_after, missed) = (None, None, None);
+                self.scan = Some(Scan { after: previous(key), suspect_through, due_after, due_by, missed });
+            }
             _ => self.arrivals.push_back(queued),
         }
         if let Some(notification) = notification {
@@ -162,11 +208,32 @@ impl State {
 
     /// Hands over all of `pending` by a scan; a process died with those up to `suspect_through`.
     pub(crate) fn begin_scan(&mut self, suspect_through: Option<DeliveryKey>) {
-        self.scan = Some(Scan { after: None, suspect_through, missed: None });
+        let due_by = self.horizon;
+        self.scan = Some(Scan { after: None, suspect_through, due_after: None, due_by, missed: None });
+    }
+
+    /// From now on only what is due by `until`, or was tried before, is handed over. What lies between an earlier such
+    /// time and this one is found by a scan. False while another scan is under way: then nothing has changed.
+    pub(crate) fn look_ahead(&mut self, until: Timestamp) -> bool {
+        let before = std::mem::replace(&mut self.horizon, until);
+        match &mut self.scan {
+            Some(scan) if until <= before => scan.due_by = scan.due_by.min(until),
+            Some(_) => {
+                self.horizon = before;
+                return false;
+            }
+            None if until > before => {
+                let (after, suspect_through, missed) = (None, None, None);
+                self.scan = Some(Scan { after, suspect_through, due_after: Some(before), due_by: until, missed });
+            }
+            None => {}
+        }
+        true
     }
 
     /// A read of what lies behind the place of the scan begins, if there is a scan.
     pub(crate) fn begin_read(&mut self) -> Option<Scan> {
+        self.during.clear();
         let scan = self.scan.as_mut()?;
         scan.missed = None;
         Some(*scan)
@@ -177,6 +244,11 @@ impl State {
         let Some(scan) = self.scan.as_mut().filter(|scan| scan.after == from.after) else { return };
         match scan.missed {
             None if at_end => self.scan = None,
+            // All that was there before is handed over, so what came since may follow: under load no scan would end.
+            Some(_) if at_end && self.during.len() <= DURING_MAX => {
+                self.scan = None;
+                self.arrivals.extend(self.during.drain(..));
+            }
             None => scan.after = last,
             Some(missed) => scan.after = last.or(from.after).min(previous(missed)),
         }
@@ -205,7 +277,7 @@ fn previous(key: DeliveryKey) -> Option<DeliveryKey> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use conductor_core::{ChannelId, Priority, Timestamp};
+    use conductor_core::Priority;
 
     fn key(number: u8) -> DeliveryKey {
         DeliveryKey { notification: NotificationId::from_bytes([number; 16]), ordinal: 0 }
@@ -246,20 +318,31 @@ mod tests {
     }
 
     #[test]
-    fn a_scan_goes_back_to_what_arrived_while_it_read() {
+    fn what_arrives_while_a_scan_reads_its_last_part_follows_it() {
         let mut state = State::default();
         state.begin_scan(None);
         let from = state.begin_read().unwrap();
         state.arrive(queued(7), None);
         state.arrive(queued(3), None);
+        state.end_read(from, Some(key(9)), false);
+        let from = state.begin_read().unwrap();
+        assert!(from.after < Some(key(3)) && from.after > Some(key(2)), "there may be more in between");
+        state.arrive(queued(8), None);
+        state.end_read(from, Some(key(7)), true);
+        assert_eq!(state.begin_read(), None);
+        assert_eq!(state.take_arrivals(9), [queued(8)]);
+    }
+
+    #[test]
+    fn a_scan_goes_back_where_more_arrived_than_can_be_kept() {
+        let mut state = State::default();
+        state.begin_scan(None);
+        let from = state.begin_read().unwrap();
+        for _ in 0..=DURING_MAX + 1 {
+            state.arrive(queued(5), None);
+        }
         state.end_read(from, Some(key(9)), true);
-        let from = state.begin_read().unwrap();
-        assert!(from.after < Some(key(3)) && from.after > Some(key(2)));
-        state.end_read(from, Some(key(5)), false);
-        let from = state.begin_read().unwrap();
-        assert_eq!(from.after, Some(key(5)));
-        state.end_read(from, None, true);
-        assert!(!state.has_arrivals());
+        assert!(state.begin_read().unwrap().after < Some(key(5)));
     }
 
     #[test]
@@ -281,5 +364,30 @@ mod tests {
         let before = previous(key(9)).unwrap();
         assert_eq!(before.ordinal, u8::MAX);
         assert_eq!(before.notification.uuid().as_u128() + 1, key(9).notification.uuid().as_u128());
+    }
+
+    #[test]
+    fn what_is_due_later_is_handed_over_when_its_time_comes_near() {
+        let at = Timestamp::from_millis;
+        let due = |number, millis, tried| Queued { due: at(millis), tried, ..queued(number) };
+        let mut state = State::default();
+        assert!(state.look_ahead(at(100)));
+        state.arrive(due(1, 100, false), None);
+        state.arrive(due(2, 101, false), None);
+        state.arrive(due(3, 999, true), None);
+        let keys = |state: &mut State| state.take_arrivals(9).iter().map(|queued| queued.key).collect::<Vec<_>>();
+        assert_eq!(keys(&mut state), [key(1), key(3)]);
+        assert!(state.look_ahead(at(200)));
+        let scan = state.begin_read().unwrap();
+        assert_eq!((scan.due_after, scan.due_by), (Some(at(100)), at(200)));
+        assert!(!state.look_ahead(at(300)), "one after the other");
+        state.arrive(due(4, 50, false), None);
+        assert_eq!(keys(&mut state), [key(4)], "the scan would not take this one");
+        state.arrive(due(5, 150, false), None);
+        assert_eq!(keys(&mut state), []);
+        state.end_read(scan, Some(key(2)), true);
+        assert_eq!(keys(&mut state), [key(5)], "it came while the scan read");
+        assert!(!state.has_arrivals());
+        assert!(state.look_ahead(at(300)));
     }
 }

@@ -259,6 +259,14 @@ impl Store for SqliteStore {
         Ok(found)
     }
 
+    fn look_ahead(&self, until: Timestamp) -> bool {
+        let looks = self.memory.lock().look_ahead(until);
+        if looks {
+            self.arrived.notify_one();
+        }
+        looks
+    }
+
     async fn arrived(&self) {
         self.arrived.notified().await;
     }

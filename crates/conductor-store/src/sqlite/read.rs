@@ -84,7 +84,7 @@ fn open(path: &Path) -> rusqlite::Result<Connection> {
 pub(crate) fn scan(connection: &Connection, scan: Scan, limit: usize) -> rusqlite::Result<(Vec<Queued>, bool)> {
     let sql = format!(
         "SELECT {} FROM pending WHERE (notification, ordinal) > (?1, ?2) AND held = 0 \
-         ORDER BY notification, ordinal LIMIT ?3",
+         AND (attempts = 0 AND due_at > ?4 AND due_at <= ?5 OR attempts > 0 AND ?4 < 0) ORDER BY notification, ordinal LIMIT ?3",
         rows::QUEUED_COLUMNS
     );
     let (id, ordinal) = match scan.after {
@@ -92,8 +92,8 @@ pub(crate) fn scan(connection: &Connection, scan: Scan, limit: usize) -> rusqlit
         None => ([0; 16], -1),
     };
     let mut statement = connection.prepare_cached(&sql)?;
-    let found =
-        statement.query_map((id, ordinal, rows::count(limit)), |row| rows::queued(row, scan.suspect_through))?;
+    let row = (id, ordinal, rows::count(limit), scan.due_after.map_or(-1, Timestamp::millis), scan.due_by.millis());
+    let found = statement.query_map(row, |row| rows::queued(row, scan.suspect_through))?;
     let found = found.collect::<rusqlite::Result<Vec<_>>>()?;
     let at_end = found.len() < limit;
     Ok((found, at_end))

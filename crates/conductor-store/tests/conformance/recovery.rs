@@ -41,6 +41,26 @@ pub(crate) async fn what_came_since_is_handed_over_after_what_was_left(mut w: Wo
     assert_eq!(w.arriving().await, expected[550..]);
 }
 
+pub(crate) async fn what_is_due_much_later_is_handed_over_when_its_time_comes_near(mut w: World) {
+    let late = w.now().plus(2 * HOUR);
+    assert!(w.store().look_ahead(w.now().plus(HOUR)));
+    let tried = w.plain().await;
+    w.attempt(first(tried), Settlement::RetryAt { due: late, counts: true }).await;
+    let near = w.plain().await;
+    let far = w.accept(|d| (d.send_at, d.expires_at) = (Some(late), late.plus(HOUR))).await;
+    for crash in [false, true] {
+        if crash {
+            w.crash().await;
+        }
+        assert!(w.store().look_ahead(w.now().plus(HOUR)));
+        let handed_over: Vec<_> = w.arriving().await.into_iter().collect();
+        assert!(handed_over.contains(&first(near)) && !handed_over.contains(&first(far)), "{handed_over:?}");
+        assert!(!crash || handed_over.contains(&first(tried)), "one that was tried holds its place in its lane");
+        assert!(w.store().look_ahead(late));
+        assert_eq!(w.arriving().await.into_iter().collect::<Vec<_>>(), [first(far)]);
+    }
+}
+
 pub(crate) async fn nothing_that_ended_or_is_held_is_handed_over(mut w: World) {
     let sent = w.plain().await;
     w.attempt(first(sent), Settlement::Sent).await;

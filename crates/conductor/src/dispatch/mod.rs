@@ -27,6 +27,8 @@ const UNDER_WAY_MAX: usize = 4_096;
 const CLAIM_MAX: usize = 128;
 /// The most deliveries that the schedule holds; beyond it they stay in the store until there is room.
 const SCHEDULED_MAX: usize = 2_000_000;
+/// What is due within this time is held in memory; the store is asked for more when half of it has passed.
+const LOOK_AHEAD: Duration = Duration::from_secs(10 * 60);
 /// The loop looks at the clock at least so often: it may have been changed.
 const LOOK_AT_CLOCK: Duration = Duration::from_secs(1);
 /// How long the loop waits after the store failed.
@@ -51,6 +53,8 @@ struct Dispatcher {
     app: Arc<App>,
     schedule: Schedule,
     under_way: usize,
+    /// What is due later, and was never tried, is left to the store.
+    horizon: Timestamp,
     tracker: TaskTracker,
     events: mpsc::UnboundedSender<Event>,
 }
@@ -59,7 +63,8 @@ struct Dispatcher {
 pub async fn run(app: Arc<App>, tracker: TaskTracker, stop: CancellationToken) {
     // Bounded by the attempts under way: each sends two events.
     let (events, mut received) = mpsc::unbounded_channel();
-    let mut dispatcher = Dispatcher { app, schedule: Schedule::default(), under_way: 0, tracker, events };
+    let mut dispatcher =
+        Dispatcher { app, schedule: Schedule::default(), under_way: 0, horizon: Timestamp::ZERO, tracker, events };
     while !stop.is_cancelled() {
         let busy = dispatcher.step().await;
         while let Ok(event) = received.try_recv() {
@@ -87,11 +92,20 @@ pub async fn run(app: Arc<App>, tracker: TaskTracker, stop: CancellationToken) {
 impl Dispatcher {
     /// Takes in what has arrived and begins what may begin. Returns whether there may be more to do at once.
     async fn step(&mut self) -> bool {
+        self.look_ahead();
         let took_in = if self.schedule.len() < SCHEDULED_MAX { self.take_in().await } else { 0 };
         let now = self.app.clock.now();
         self.schedule.ring(now);
         let begun = self.begin(now).await;
         took_in == BATCH_MAX || begun == CLAIM_MAX
+    }
+
+    fn look_ahead(&mut self) {
+        let now = self.app.clock.now();
+        let until = now.plus(LOOK_AHEAD);
+        if now.plus(LOOK_AHEAD / 2) > self.horizon && self.app.store.look_ahead(until) {
+            self.horizon = until;
+        }
     }
 
     fn until_next_alarm(&self) -> Duration {
@@ -118,6 +132,9 @@ impl Dispatcher {
     }
 
     fn insert(&mut self, queued: &Queued, now: Timestamp) {
+        if !queued.tried && queued.due > self.horizon {
+            return;
+        }
         let registry = self.app.registry();
         let describe = || {
             let weight = registry.tenant(queued.tenant).map_or(1, |tenant| tenant.weight);
