@@ -328,6 +328,23 @@ fn worldly(tokens: &[Token]) -> Vec<(String, usize)> {
     found
 }
 
+/// The tests walk the document to ask every call with another tenant's key: a call that is not in it would be forgotten.
+#[test]
+fn a_route_is_added_only_together_with_its_description() {
+    let known = ["/docs/docs.css", "/docs/docs.js", "/metrics", "/health"];
+    let mut faults = Vec::new();
+    for path in files(&root().join("crates/conductor/src"), ".rs") {
+        let source = read(&path);
+        for place in source.split(".route(\"").skip(1) {
+            let route = place.split('"').next().unwrap_or_default();
+            if !known.contains(&route) {
+                faults.push(format!("{}: {route}", shown(&path)));
+            }
+        }
+    }
+    expect_none(&faults, "routes come from `routes!`, but for the page's assets and the metrics' own listener");
+}
+
 #[test]
 fn nothing_is_left_unfinished() {
     let marks = [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("XX", "X:")];
