@@ -3,13 +3,14 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io::Write as _;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use conductor::clock::SystemClock;
 use conductor_core::Clock as _;
 use serde_json::json;
 use tempfile::TempDir;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::support::process::Process;
@@ -43,7 +44,7 @@ enum Cancel {
 }
 
 /// Sends until the process is gone: at once, later, and some to take them back. Gives those that it has said 202 to.
-async fn send_until_gone(url: String, client: usize, round: usize) -> Vec<Said> {
+async fn send_until_gone(url: String, client: usize, round: usize, began: Arc<watch::Sender<bool>>) -> Vec<Said> {
     let http = http();
     let mut accepted = Vec::new();
     for number in 0.. {
@@ -60,6 +61,7 @@ async fn send_until_gone(url: String, client: usize, round: usize) -> Vec<Said> 
         if sent.status() != 202 {
             break;
         }
+        began.send_replace(true);
         let location = sent.headers().get("location").and_then(|place| place.to_str().ok());
         let id = location.and_then(|place| place.rsplit('/').next()).expect("an id").to_owned();
         let mut cancel = Cancel::No;
@@ -77,33 +79,44 @@ async fn send_until_gone(url: String, client: usize, round: usize) -> Vec<Said> 
     accepted
 }
 
+#[expect(clippy::disallowed_methods, reason = "whoever runs the tests says so in the environment")]
+fn rounds() -> usize {
+    std::env::var("CRASH_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(ROUNDS)
+}
+
+/// One process, killed at a random instant after it has accepted something. Gives what it has said.
+async fn serve_until_killed(directory: &TempDir, world: &World, round: usize) -> Vec<Said> {
+    let process = Process::start(directory, world);
+    let (began, mut begun) = watch::channel(false);
+    let began = Arc::new(began);
+    let mut clients = JoinSet::new();
+    for client in 0..CLIENTS {
+        clients.spawn(send_until_gone(process.url.clone(), client, round, Arc::clone(&began)));
+    }
+    // On a machine that is busy with other things the first answer may take its time.
+    let first = tokio::time::timeout(DRAIN, begun.wait_for(|begun| *begun)).await;
+    first.expect("something is accepted").expect("the clients are there");
+    tokio::time::sleep(Duration::from_millis(fastrand::u64(5..250))).await;
+    drop(process);
+    clients.join_all().await.into_iter().flatten().collect()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_accepted_is_lost_when_the_process_is_killed() {
-    #[expect(clippy::disallowed_methods, reason = "whoever runs the tests says so in the environment")]
-    let rounds = std::env::var("CRASH_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(ROUNDS);
+    let rounds = rounds();
     let provider = Provider::start().await;
     provider.then(Answer::status(200).after(Duration::from_millis(1)));
     let directory = TempDir::new().expect("a directory");
     let world = World::new().webhook(TENANT_A, "hook", &provider.url(), &json!({ "maxConcurrency": 16 }));
     world.write(&directory.path().join("config"));
-    let accepted: Arc<Mutex<Vec<Said>>> = Arc::default();
+    let mut accepted = Vec::new();
     for round in 0..rounds {
-        let process = Process::start(&directory, &world);
-        let mut clients = JoinSet::new();
-        for client in 0..CLIENTS {
-            clients.spawn(send_until_gone(process.url.clone(), client, round));
-        }
-        tokio::time::sleep(Duration::from_millis(fastrand::u64(5..250))).await;
-        drop(process);
-        while let Some(ids) = clients.join_next().await {
-            accepted.lock().unwrap().extend(ids.expect("the client ends"));
-        }
+        accepted.extend(serve_until_killed(&directory, &world, round).await);
         if round % 3 == 0 {
             // Some rounds fail, so that retries and rate limits are among what is killed.
             provider.next(Answer::status(500)).next(Answer::status(429).header("retry-after", "1"));
         }
     }
-    let accepted = std::mem::take(&mut *accepted.lock().unwrap());
     let process = Process::start(&directory, &world);
     let start = Instant::now();
     let missing = loop {
