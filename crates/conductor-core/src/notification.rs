@@ -94,7 +94,7 @@ pub struct Fallback {
 }
 
 /// What is to become a [`Notification`]; nothing in it has been checked.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Draft {
     /// Its id.
     pub id: NotificationId,
@@ -130,36 +130,13 @@ pub struct Draft {
     pub expires_at: Timestamp,
 }
 
-/// A notification that keeps all limits. Immutable once accepted.
+/// A notification that keeps all limits. Immutable once accepted: its fields are read through it.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Notification(Box<Fields>);
-
-/// The fields of a [`Notification`], read through it.
-#[derive(Debug, Clone, PartialEq)]
-#[expect(missing_docs, reason = "each is documented at Draft, whose fields these are")]
-#[non_exhaustive]
-pub struct Fields {
-    pub id: NotificationId,
-    pub tenant: TenantId,
-    pub channel: String,
-    pub channel_id: ChannelId,
-    pub target: Option<String>,
-    pub message: String,
-    pub title: Option<String>,
-    pub priority: Priority,
-    pub format: Format,
-    pub data: Map<String, Value>,
-    pub metadata: BTreeMap<String, String>,
-    pub key: Option<String>,
-    pub fallback: Vec<Fallback>,
-    pub accepted_at: Timestamp,
-    pub send_at: Option<Timestamp>,
-    pub expires_at: Timestamp,
-}
+pub struct Notification(Box<Draft>);
 
 impl std::ops::Deref for Notification {
-    type Target = Fields;
-    fn deref(&self) -> &Fields {
+    type Target = Draft;
+    fn deref(&self) -> &Draft {
         &self.0
     }
 }
@@ -196,27 +173,7 @@ impl Notification {
 
     /// Takes what the store kept, which was checked when it was accepted.
     pub fn from_stored(draft: Draft) -> Self {
-        let Draft { id, tenant, channel, channel_id, target, message, title, priority, format, data, metadata, .. } =
-            draft;
-        let Draft { key, fallback, accepted_at, send_at, expires_at, .. } = draft;
-        Self(Box::new(Fields {
-            id,
-            tenant,
-            channel,
-            channel_id,
-            target,
-            message,
-            title,
-            priority,
-            format,
-            data,
-            metadata,
-            key,
-            fallback,
-            accepted_at,
-            send_at,
-            expires_at,
-        }))
+        Self(Box::new(draft))
     }
 
     /// When its first attempt is due.

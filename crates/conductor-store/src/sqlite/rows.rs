@@ -3,7 +3,6 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
-use conductor_core::notification::Fields;
 use conductor_core::store::Queued;
 use conductor_core::{
     Attempt, ChannelId, DeliveryKey, Draft, Format, Notification, NotificationId, Outcome, Priority, Status, TenantId,
@@ -73,7 +72,7 @@ pub(crate) fn notification(row: &Row<'_>) -> rusqlite::Result<Notification> {
 }
 
 /// Writes the columns [`NOTIFICATION_COLUMNS`].
-pub(crate) fn insert_notification(statement: &mut Statement<'_>, n: &Fields) -> rusqlite::Result<usize> {
+pub(crate) fn insert_notification(statement: &mut Statement<'_>, n: &Draft) -> rusqlite::Result<usize> {
     fn text<T: serde::Serialize>(value: &T, is_empty: bool) -> rusqlite::Result<Option<String>> {
         let failed = |error| rusqlite::Error::ToSqlConversionFailure(Box::new(error));
         if is_empty { Ok(None) } else { serde_json::to_string(value).map(Some).map_err(failed) }

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use conductor_core::notification::{Fallback, Fields};
+use conductor_core::notification::Fallback;
 use conductor_core::store::{DeliveryStory, Story, Summary};
 use conductor_core::{
-    Attempt, ChannelId, DeliveryId, FailureReason, Format, Health, NotificationId, Outcome, Priority, Status, TenantId,
-    Timestamp,
+    Attempt, ChannelId, DeliveryId, Draft, FailureReason, Format, Health, NotificationId, Outcome, Priority, Status,
+    TenantId, Timestamp,
 };
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -56,7 +56,7 @@ pub(crate) struct AcceptedAnswer {
 
 impl AcceptedAnswer {
     /// The answer for a notification in this status.
-    pub(crate) fn new(tenant: &Tenant, notification: &Fields, status: Status) -> Self {
+    pub(crate) fn new(tenant: &Tenant, notification: &Draft, status: Status) -> Self {
         Self {
             success: true,
             id: notification.id,
@@ -151,7 +151,7 @@ fn is_text(format: &Format) -> bool {
 }
 
 impl NotificationItem {
-    fn new(fields: &Fields, status: Status) -> Self {
+    fn new(fields: &Draft, status: Status) -> Self {
         let fallback =
             |Fallback { channel, channel_id, target_id }: Fallback| FallbackItem { channel, channel_id, target_id };
         Self {
