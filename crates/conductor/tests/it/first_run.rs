@@ -9,6 +9,7 @@ use tempfile::TempDir;
 use super::support::process::{Process, bare, call, conductor, everything_in, run};
 use super::support::provider::Provider;
 use super::support::server::{TENANT_A, answer, http};
+use super::support::skip::skipped;
 
 /// The value of the first line of a `.env` file whose name ends so.
 fn variable(env: &str, end: &str) -> Option<String> {
@@ -56,7 +57,7 @@ fn the_first_start_ends_with_a_server_to_which_the_shown_line_sends() {
     assert!(banner.contains("✅ Default Tenant") && banner.contains("✅ log (log) of Default Tenant"), "{banner}");
     assert!(!process.text().contains("warning") && !process.err().contains("[WARN]"), "{}", process.text());
     if !Path::new("/usr/bin/curl").exists() {
-        eprintln!("SKIPPED: curl is not installed, so the banner's line was not tried");
+        skipped("curl is not installed, so the banner's line was not tried");
         return;
     }
     let sent = run(bare("sh", folder.path()).arg("-c").arg(curl_line(&banner))).with(0);

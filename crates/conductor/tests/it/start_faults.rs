@@ -9,6 +9,7 @@ use tempfile::TempDir;
 
 use super::support::process::{Ended, Process, bare, call, conductor, everything_in, run};
 use super::support::provider::Provider;
+use super::support::skip::skipped;
 
 /// The user who may do nothing on the machine.
 const NOBODY: u32 = 65534;
@@ -108,7 +109,7 @@ fn as_nobody(folder: &Path) -> Option<Command> {
     std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755)).expect("one's own folder");
     let version = |command: &mut Command| command.args(words).arg("--version").output();
     if !is_root || !version(&mut bare("setpriv", folder)).is_ok_and(|output| output.status.success()) {
-        eprintln!("SKIPPED: this takes root, setpriv, and a program that every user may run");
+        skipped("this takes root, setpriv, and a program that every user may run");
         return None;
     }
     let mut command = bare("setpriv", folder);

@@ -5,4 +5,5 @@ pub(crate) mod description;
 pub(crate) mod process;
 pub(crate) mod provider;
 pub(crate) mod server;
+pub(crate) mod skip;
 pub(crate) mod wire;
