@@ -6,47 +6,17 @@ use conductor_channels::Plugin;
 use jsonc_parser::ast::{Array, Object, ObjectProp, Value as Node};
 use jsonc_parser::common::{Range, Ranged};
 use jsonc_parser::errors::ParseErrorKind;
-use jsonc_parser::{CollectOptions, CommentCollectionStrategy, ParseOptions, parse_to_ast};
+use jsonc_parser::{CollectOptions, CommentCollectionStrategy, parse_to_ast};
 use serde_json::Value;
 
+use super::list_file::{ListFile, options};
 use super::report::{Fault, Place, Position, Report, SourceLine};
 use super::visible;
-
-/// The most bytes that a configuration file may have.
-pub(super) const FILE_MAX_BYTES: u64 = 16 * 1024 * 1024;
 
 /// The most characters of a value that a fault repeats.
 const SHOWN_MAX_CHARS: usize = 80;
 
 const NOT_SHOWN: &str = "that is not shown, because it could be a secret";
-
-/// Which of the three files.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum FileKind {
-    Tenants,
-    Channels,
-    Plugins,
-}
-
-impl FileKind {
-    /// The member that holds the entries where the file is an object.
-    pub(super) const fn member(self) -> &'static str {
-        match self {
-            Self::Tenants => "tenants",
-            Self::Channels => "channels",
-            Self::Plugins => "plugins",
-        }
-    }
-
-    /// The file's name.
-    pub(super) const fn file_name(self) -> &'static str {
-        match self {
-            Self::Tenants => "tenants.json",
-            Self::Channels => "channels.json",
-            Self::Plugins => "plugins.json",
-        }
-    }
-}
 
 /// Which part of a member a fault is about.
 #[derive(Debug, Clone, Copy)]
@@ -63,13 +33,13 @@ pub(super) struct Document<'t> {
     node: Node<'t>,
     value: Value,
     hidden: Vec<Range>,
-    kind: FileKind,
+    kind: ListFile,
 }
 
 impl<'t> Document<'t> {
     /// Reads the text. What is no JSON is reported and gives nothing; a member that stands twice is reported.
     pub(super) fn parse(
-        kind: FileKind,
+        kind: ListFile,
         path: &'t Path,
         text: &'t str,
         plugins: &'static [Plugin],
@@ -77,7 +47,7 @@ impl<'t> Document<'t> {
     ) -> Option<Self> {
         let text = text.trim_start_matches('\u{feff}');
         let collect = CollectOptions { comments: CommentCollectionStrategy::Separate, tokens: false };
-        let parsed = match parse_to_ast(text, &collect, &json_with_comments()) {
+        let parsed = match parse_to_ast(text, &collect, &options()) {
             Ok(parsed) => parsed,
             Err(error) => {
                 report.add(syntax_fault(path, text, &error));
@@ -110,7 +80,7 @@ impl<'t> Document<'t> {
     }
 
     /// Which file it is.
-    pub(super) fn kind(&self) -> FileKind {
+    pub(super) fn kind(&self) -> ListFile {
         self.kind
     }
 
@@ -231,22 +201,6 @@ impl<'t> Document<'t> {
 pub(super) fn push_segment(pointer: &mut String, segment: &str) {
     pointer.push('/');
     pointer.push_str(&segment.replace('~', "~0").replace('/', "~1"));
-}
-
-/// JSON with comments and trailing commas, and nothing else that is no JSON.
-fn json_with_comments() -> ParseOptions {
-    ParseOptions {
-        allow_comments: true,
-        allow_trailing_commas: true,
-        allow_loose_object_property_names: false,
-        allow_missing_commas: false,
-        allow_single_quoted_strings: false,
-        allow_hexadecimal_numbers: false,
-        allow_unary_plus_numbers: false,
-        allow_bare_decimal_point_numbers: false,
-        allow_non_finite_numbers: false,
-        allow_extended_string_escapes: false,
-    }
 }
 
 fn syntax_fault(path: &Path, text: &str, error: &jsonc_parser::errors::ParseError) -> Fault {

@@ -8,8 +8,9 @@ use conductor_channels::Plugin;
 use serde_json::Value;
 
 use super::channels::References;
-use super::document::{Document, FILE_MAX_BYTES, FileKind};
+use super::document::Document;
 use super::environment::Environment;
+use super::list_file::{ListFile, MAX_BYTES};
 use super::model::Configuration;
 use super::report::{Fault, Place, Position, Report};
 use super::shape::{Shape, unknown_member};
@@ -36,9 +37,9 @@ pub fn load(
     let admin_key = tenants::admin_key(environment, &mut report);
     let configuration = read_files(dir, &mut report).and_then(|texts| {
         let [tenants, channels, plugin_file] = &texts;
-        let tenants = Entries::of(FileKind::Tenants, tenants.as_ref(), plugins, &mut report);
-        let plugin_file = Entries::of(FileKind::Plugins, plugin_file.as_ref(), plugins, &mut report);
-        let channels = Entries::of(FileKind::Channels, channels.as_ref(), plugins, &mut report);
+        let tenants = Entries::of(ListFile::Tenants, tenants.as_ref(), plugins, &mut report);
+        let plugin_file = Entries::of(ListFile::Plugins, plugin_file.as_ref(), plugins, &mut report);
+        let channels = Entries::of(ListFile::Channels, channels.as_ref(), plugins, &mut report);
 
         let tenants = tenants.and_then(|file| {
             let Entries { document, shape } = &file;
@@ -82,13 +83,13 @@ fn read_files(dir: &Path, report: &mut Report) -> Option<[Option<FileText>; 3]> 
         report.add(fault.expected("the directory with the configuration files").help(INIT_HELP));
         return None;
     }
-    let kinds = [FileKind::Tenants, FileKind::Channels, FileKind::Plugins];
-    Some(kinds.map(|kind| read_file(dir.join(kind.file_name()), report)))
+    let kinds = [ListFile::Tenants, ListFile::Channels, ListFile::Plugins];
+    Some(kinds.map(|kind| read_file(kind.path(dir), report)))
 }
 
 fn read_file(path: PathBuf, report: &mut Report) -> Option<FileText> {
     let mut bytes = Vec::new();
-    let read = std::fs::File::open(&path).and_then(|file| file.take(FILE_MAX_BYTES + 1).read_to_end(&mut bytes));
+    let read = std::fs::File::open(&path).and_then(|file| file.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes));
     let fault = match read {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             Fault::error("the file does not exist").in_file(&path).help(INIT_HELP)
@@ -96,9 +97,9 @@ fn read_file(path: PathBuf, report: &mut Report) -> Option<FileText> {
         Err(error) => Fault::error(format!("the file cannot be read: {error}"))
             .in_file(&path)
             .help("let the server's user read the file"),
-        Ok(length) if length as u64 > FILE_MAX_BYTES => Fault::error("the file is too large")
+        Ok(length) if length > MAX_BYTES => Fault::error("the file is too large")
             .in_file(&path)
-            .expected(format!("at most {} MiB", FILE_MAX_BYTES / (1024 * 1024))),
+            .expected(format!("at most {} MiB", MAX_BYTES / (1024 * 1024))),
         Ok(_) => match String::from_utf8(bytes) {
             Ok(text) => return Some(FileText { path, text }),
             Err(error) => {
@@ -123,19 +124,19 @@ struct Entries<'t> {
 }
 
 /// The shape of an entry. Made once: a reload checks against the same.
-fn entry_shape(kind: FileKind) -> &'static Result<Shape, String> {
+fn entry_shape(kind: ListFile) -> &'static Result<Shape, String> {
     static TENANT: LazyLock<Result<Shape, String>> = LazyLock::new(|| Shape::new(schema::entry(schema::tenant())));
     static CHANNEL: LazyLock<Result<Shape, String>> = LazyLock::new(|| Shape::new(schema::entry(schema::channel())));
     static PLUGIN: LazyLock<Result<Shape, String>> = LazyLock::new(|| Shape::new(schema::entry(schema::plugin())));
     match kind {
-        FileKind::Tenants => &TENANT,
-        FileKind::Channels => &CHANNEL,
-        FileKind::Plugins => &PLUGIN,
+        ListFile::Tenants => &TENANT,
+        ListFile::Channels => &CHANNEL,
+        ListFile::Plugins => &PLUGIN,
     }
 }
 
 impl<'t> Entries<'t> {
-    fn of(kind: FileKind, file: Option<&'t FileText>, plugins: &'static [Plugin], report: &mut Report) -> Option<Self> {
+    fn of(kind: ListFile, file: Option<&'t FileText>, plugins: &'static [Plugin], report: &mut Report) -> Option<Self> {
         let FileText { path, text } = file?;
         let document = Document::parse(kind, path, text, plugins, report)?;
         match entry_shape(kind) {

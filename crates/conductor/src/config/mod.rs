@@ -6,6 +6,7 @@ pub mod edit;
 mod enabled;
 pub mod environment;
 pub mod first_run;
+mod list_file;
 mod load;
 pub mod model;
 pub mod report;

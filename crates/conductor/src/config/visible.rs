@@ -7,7 +7,7 @@ use conductor_channels::Plugin;
 use jsonc_parser::ast::{Object, ObjectProp, Value as Node};
 use jsonc_parser::common::{Range, Ranged};
 
-use super::document::FileKind;
+use super::list_file::ListFile;
 use super::schema;
 
 /// What may be shown of a member's value.
@@ -71,14 +71,14 @@ impl Members<'_> {
 }
 
 /// The ranges of the values that must not be shown.
-pub(super) fn hidden(kind: FileKind, root: &Node<'_>, plugins: &'static [Plugin]) -> Vec<Range> {
-    let plugins = if kind == FileKind::Channels { plugins } else { &[] };
+pub(super) fn hidden(kind: ListFile, root: &Node<'_>, plugins: &'static [Plugin]) -> Vec<Range> {
+    let plugins = if kind == ListFile::Channels { plugins } else { &[] };
     let own: Vec<(&Plugin, OwnOptions)> = plugins.iter().map(|plugin| (plugin, own_options(plugin))).collect();
     let mut hidden = Vec::new();
     let members = match kind {
-        FileKind::Tenants => Members::Tenant,
-        FileKind::Channels => Members::Channel,
-        FileKind::Plugins => Members::Plugin,
+        ListFile::Tenants => Members::Tenant,
+        ListFile::Channels => Members::Channel,
+        ListFile::Plugins => Members::Plugin,
     };
     match root {
         Node::Object(object) => {

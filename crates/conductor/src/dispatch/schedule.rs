@@ -98,6 +98,11 @@ pub(crate) struct Schedule {
 }
 
 impl Entry {
+    /// Where it stands among those that wait for its lane: by age alone where the channel is ordered.
+    fn place_in_lane(&self, ordered: bool) -> (u8, DeliveryKey) {
+        (if ordered { 0 } else { self.class }, self.key)
+    }
+
     /// Its channel's place in the schedule.
     pub(crate) fn channel(&self) -> u32 {
         self.channel
@@ -170,7 +175,7 @@ impl Schedule {
         // What its caller wants to be sent later holds nobody back; what has failed does, where the order counts.
         if self.channels[place as usize].ordered && (tried || due <= now) {
             let state = self.channels[place as usize].lanes.entry(lane).or_default();
-            state.parked.insert((0, key), (entry, due));
+            state.parked.insert(entry.place_in_lane(true), (entry, due));
             self.offer_ordered(place, lane, now);
         } else if due > now {
             self.alarms.push(Reverse((due, Alarm::Due(entry))));
@@ -253,7 +258,7 @@ impl Schedule {
     pub(crate) fn put_back(&mut self, entry: Entry, now: Timestamp) {
         self.waiting += 1;
         let channel = &mut self.channels[entry.channel as usize];
-        let place = channel.place_in_lane(&entry);
+        let place = entry.place_in_lane(channel.ordered);
         let state = channel.lanes.entry(entry.lane).or_default();
         state.parked.insert(place, (entry, Timestamp::ZERO));
         self.left(entry, Lane::Free, now);
@@ -321,14 +326,14 @@ impl Schedule {
         let channel = &mut self.channels[entry.channel as usize];
         if channel.ordered {
             let state = channel.lanes.entry(entry.lane).or_default();
-            state.parked.insert((0, entry.key), (entry, Timestamp::ZERO));
+            state.parked.insert(entry.place_in_lane(true), (entry, Timestamp::ZERO));
             self.offer_ordered(entry.channel, entry.lane, now);
             return;
         }
         match channel.lanes.get_mut(&entry.lane) {
             None => self.make_ready(entry, true),
             Some(state) => {
-                state.parked.insert((entry.class, entry.key), (entry, Timestamp::ZERO));
+                state.parked.insert(entry.place_in_lane(false), (entry, Timestamp::ZERO));
                 if !state.busy {
                     self.free_lane(entry.channel, entry.lane);
                 }
@@ -401,11 +406,6 @@ impl Schedule {
 }
 
 impl ChannelQueue {
-    /// Where a delivery stands among those that wait for its lane.
-    fn place_in_lane(&self, entry: &Entry) -> (u8, DeliveryKey) {
-        (if self.ordered { 0 } else { entry.class }, entry.key)
-    }
-
     /// Takes the first whose lane is free. Those whose lane is busy are parked there.
     fn take(&mut self, class: usize) -> Option<Entry> {
         while let Some(entry) = self.ready[class].pop_front() {
@@ -417,7 +417,7 @@ impl ChannelQueue {
                 state.busy = true;
                 return Some(entry);
             }
-            state.parked.insert((entry.class, entry.key), (entry, Timestamp::ZERO));
+            state.parked.insert(entry.place_in_lane(false), (entry, Timestamp::ZERO));
         }
         None
     }
