@@ -96,8 +96,8 @@ impl Dispatcher {
         let took_in = if self.schedule.len() < SCHEDULED_MAX { self.take_in().await } else { 0 };
         let now = self.app.clock.now();
         self.schedule.ring(now);
-        let begun = self.begin(now).await;
-        took_in == BATCH_MAX || begun == CLAIM_MAX
+        let more = self.begin(now).await;
+        took_in == BATCH_MAX || more
     }
 
     fn look_ahead(&mut self) {
@@ -148,8 +148,9 @@ impl Dispatcher {
         self.schedule.insert(place, queued, now);
     }
 
-    /// Claims what may go now and begins the attempts. Returns how many were picked.
-    async fn begin(&mut self, now: Timestamp) -> usize {
+    /// Claims what may go now and begins the attempts. Returns whether there may be more to begin at once: as many were
+    /// picked as can be, or some came to nothing and left their places to others.
+    async fn begin(&mut self, now: Timestamp) -> bool {
         let room = UNDER_WAY_MAX.saturating_sub(self.under_way).min(CLAIM_MAX);
         let mut picked = Vec::new();
         while picked.len() < room
@@ -158,12 +159,14 @@ impl Dispatcher {
             picked.push(entry);
         }
         if picked.is_empty() {
-            return 0;
+            return false;
         }
+        let mut more = picked.len() == CLAIM_MAX;
         let claims: Vec<Claim> = picked.iter().map(|entry| Claim { key: entry.key, suspect: entry.suspect }).collect();
         match self.app.store.claim(&claims, now).await {
             Ok(claimed) => {
                 for (entry, claimed) in picked.iter().zip(claimed) {
+                    more |= !matches!(claimed, Claimed::Leased(_));
                     self.begin_one(*entry, claimed, now);
                 }
             }
@@ -176,7 +179,7 @@ impl Dispatcher {
                 }
             }
         }
-        picked.len()
+        more
     }
 
     fn begin_one(&mut self, entry: Entry, claimed: Claimed, now: Timestamp) {

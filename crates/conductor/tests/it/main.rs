@@ -21,6 +21,7 @@ mod docs;
 mod examples;
 mod faults;
 mod first_run;
+mod model;
 mod packaging;
 mod repository;
 mod secrets;
