@@ -201,6 +201,14 @@ impl State {
         }
     }
 
+    /// A delivery that waited for its next attempt has been taken back. It is handed over once more, as due: where the
+    /// order counts, others wait behind it, and the claim that comes to nothing lets them pass.
+    pub(crate) fn take_back(&mut self, queued: Queued) {
+        if queued.tried {
+            self.arrive(Queued { due: Timestamp::ZERO, ..queued }, None);
+        }
+    }
+
     pub(crate) fn take_arrivals(&mut self, limit: usize) -> Vec<Queued> {
         let count = self.arrivals.len().min(limit);
         self.arrivals.drain(..count).collect()

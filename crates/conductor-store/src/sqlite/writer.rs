@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
-use conductor_core::store::{Accepted, Expired, Finished, Lease, NewNotification, Settled, Transition, Unsettled};
+use conductor_core::store::{
+    Accepted, Expired, Finished, Lease, NewNotification, Queued, Settled, Transition, Unsettled,
+};
 use conductor_core::{DeliveryKey, NotificationId, StoreError, TenantId, Timestamp};
 use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot};
@@ -64,7 +66,7 @@ pub(crate) struct Writer {
 
 /// What a command came to; it takes effect in memory when the commit has succeeded.
 pub(crate) enum Effect {
-    Accepted(Accepted, Option<DeliveryKey>),
+    Accepted(Accepted, Option<Queued>),
     Settled(Settled),
     Changed(Transition, Option<Touched>),
     Expired(Vec<Expired>),
@@ -165,9 +167,10 @@ impl Writer {
         match (command, effect) {
             (Command::Accept(new, reply), Effect::Accepted(accepted, superseded)) => {
                 let mut memory = self.memory.lock();
-                if let Some(key) = superseded {
-                    memory.ended(key, true);
-                    memory.count_out(new.notification.channel_id);
+                if let Some(superseded) = superseded {
+                    memory.ended(superseded.key, true);
+                    memory.count_out(superseded.channel);
+                    memory.take_back(superseded);
                 }
                 if matches!(accepted, Accepted::New { .. }) {
                     let notification = &new.notification;
@@ -197,12 +200,16 @@ impl Writer {
                 if let Some(touched) = touched {
                     let mut memory = self.memory.lock();
                     memory.ended(touched.key, true);
-                    if let Some(channel) = touched.ended {
-                        memory.count_out(channel);
+                    if let Some(ended) = touched.ended {
+                        memory.count_out(ended.channel);
                     }
-                    if let Some(queued) = touched.queued {
-                        memory.count_in(queued.channel);
-                        memory.arrive(queued, None);
+                    match (touched.queued, touched.ended) {
+                        (Some(queued), _) => {
+                            memory.count_in(queued.channel);
+                            memory.arrive(queued, None);
+                        }
+                        (None, Some(ended)) => memory.take_back(ended),
+                        (None, None) => {}
                     }
                 }
                 drop(change);

@@ -175,7 +175,9 @@ impl Schedule {
         // What its caller wants to be sent later holds nobody back; what has failed does, where the order counts.
         if self.channels[place as usize].ordered && (tried || due <= now) {
             let state = self.channels[place as usize].lanes.entry(lane).or_default();
-            state.parked.insert(entry.place_in_lane(true), (entry, due));
+            if state.parked.insert(entry.place_in_lane(true), (entry, due)).is_some() {
+                self.waiting -= 1;
+            }
             self.offer_ordered(place, lane, now);
         } else if due > now {
             self.alarms.push(Reverse((due, Alarm::Due(entry))));

@@ -22,7 +22,7 @@ const START_MILLIS: i64 = 1_705_314_600_000;
 const PATIENCE: Duration = Duration::from_secs(10);
 const PATIENCE_SHRINKING: Duration = Duration::from_secs(1);
 /// How long it is waited for a send before it is looked again.
-const LOOK_AGAIN: Duration = Duration::from_millis(5);
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
 /// At the end so many rounds of answers have to be enough.
 const ROUNDS_MAX: usize = 400;
 const DAY: Duration = Duration::from_secs(86_400);
