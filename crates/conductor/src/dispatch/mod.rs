@@ -45,8 +45,8 @@ enum Event {
         at: Timestamp,
         keeps_lane: bool,
     },
-    /// What became of it is written, or the store is closed: a kept lane may go on.
-    Settled { entry: Entry, next: Option<Queued>, keeps_lane: bool },
+    /// What became of it is written, or the store is closed: a lane that was kept until now goes on so.
+    Settled { entry: Entry, next: Option<Queued>, kept: Option<Lane> },
 }
 
 struct Dispatcher {
@@ -213,25 +213,22 @@ impl Dispatcher {
                 }
             }
             Event::Tried { entry, result: Some(result), reason, began, at, keeps_lane } => {
-                let pause = pause_of(&result, at);
                 let place = entry.channel();
                 let gate = &mut self.schedule.channel(place).gate;
-                gate.leave(result, &reason, pause.unwrap_or(at), began, at);
+                gate.leave(result, &reason, pause_of(&result, at).unwrap_or(at), began, at);
                 let (state, stopped) = (gate.state(), gate.is_stopped());
                 self.tell(place, state, stopped);
                 if !keeps_lane {
-                    let of_lane = matches!(result, Err(SendErrorKind::RateLimited { scope: Scope::Lane, .. }));
-                    let lane = pause.filter(|_| of_lane).map_or(Lane::Free, Lane::FreeAt);
-                    self.schedule.left(entry, lane, now);
+                    self.schedule.left(entry, lane_after(&result, at), now);
                 }
             }
-            Event::Settled { entry, next, keeps_lane } => {
+            Event::Settled { entry, next, kept } => {
                 self.under_way -= 1;
                 if let Some(next) = next {
                     self.insert(&next, now);
                 }
-                if keeps_lane {
-                    self.schedule.left(entry, Lane::Free, now);
+                if let Some(lane) = kept {
+                    self.schedule.left(entry, lane, now);
                 }
             }
         }
@@ -260,6 +257,12 @@ fn pause_of(result: &Result<(), SendErrorKind>, at: Timestamp) -> Option<Timesta
     }
 }
 
+/// How the lane goes on.
+fn lane_after(result: &Result<(), SendErrorKind>, at: Timestamp) -> Lane {
+    let of_lane = matches!(result, Err(SendErrorKind::RateLimited { scope: Scope::Lane, .. }));
+    pause_of(result, at).filter(|_| of_lane).map_or(Lane::Free, Lane::FreeAt)
+}
+
 /// One attempt under way.
 async fn attempt(app: Arc<App>, entry: Entry, lease: Lease, events: mpsc::UnboundedSender<Event>) {
     let registry = app.registry();
@@ -268,11 +271,11 @@ async fn attempt(app: Arc<App>, entry: Entry, lease: Lease, events: mpsc::Unboun
     let skip = |keeps_lane| {
         let _ =
             events.send(Event::Tried { entry, result: None, reason: String::new(), began: now, at: now, keeps_lane });
-        keeps_lane
+        keeps_lane.then_some(Lane::Free)
     };
     let channel = registry.channel(lease.channel).filter(|channel| channel.tenant == tenant);
     let kind = channel.map_or("removed", |channel| channel.kind);
-    let (finished, keeps_lane) = match channel {
+    let (finished, kept) = match channel {
         None => (attempt::give_up(FailureReason::ChannelRemoved, now), skip(false)),
         Some(channel) if now >= lease.expires_at => {
             (attempt::give_up(FailureReason::Expired, now), skip(channel.ordered))
@@ -288,8 +291,9 @@ async fn attempt(app: Arc<App>, entry: Entry, lease: Lease, events: mpsc::Unboun
             let keeps_lane = channel.ordered && tried.result.is_err();
             let reason = tried.result.as_ref().err().map(|error| error.message.clone()).unwrap_or_default();
             let result = Some(tried.result.map(drop).map_err(|error| error.kind));
+            let kept = result.as_ref().filter(|_| keeps_lane).map(|result| lane_after(result, at));
             let _ = events.send(Event::Tried { entry, result, reason, began: now, at, keeps_lane });
-            (finished, keeps_lane)
+            (finished, kept)
         }
     };
     let settlement = finished.settlement;
@@ -304,5 +308,5 @@ async fn attempt(app: Arc<App>, entry: Entry, lease: Lease, events: mpsc::Unboun
             app.outcomes.tell(id, settled.status);
         }
     }
-    let _ = events.send(Event::Settled { entry, next: settled.and_then(|settled| settled.next), keeps_lane });
+    let _ = events.send(Event::Settled { entry, next: settled.and_then(|settled| settled.next), kept });
 }

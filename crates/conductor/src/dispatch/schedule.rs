@@ -38,6 +38,8 @@ enum Alarm {
     Channel(u32),
     /// A lane may send again.
     Lane(u32, u64),
+    /// An ordered lane's first becomes due.
+    First(u32, u64),
 }
 
 /// How a delivery that left its gate goes on.
@@ -205,13 +207,13 @@ impl Schedule {
                     self.channels[place as usize].alarm = None;
                     self.list(place);
                 }
-                Alarm::Lane(place, lane) if self.channels[place as usize].ordered => {
+                Alarm::First(place, lane) => {
                     if let Some(state) = self.channels[place as usize].lanes.get_mut(&lane) {
                         state.alarm = None;
                     }
                     self.offer_ordered(place, lane, now);
                 }
-                Alarm::Lane(place, lane) => self.free_lane(place, lane),
+                Alarm::Lane(place, lane) => self.free_lane(place, lane, now),
             }
         }
     }
@@ -244,13 +246,7 @@ impl Schedule {
     /// A picked delivery has come back from its attempt, or had no lease. Its gate has been told already.
     pub(crate) fn left(&mut self, entry: Entry, lane: Lane, now: Timestamp) {
         match lane {
-            Lane::Free if self.channels[entry.channel as usize].ordered => {
-                if let Some(state) = self.channels[entry.channel as usize].lanes.get_mut(&entry.lane) {
-                    state.busy = false;
-                }
-                self.offer_ordered(entry.channel, entry.lane, now);
-            }
-            Lane::Free => self.free_lane(entry.channel, entry.lane),
+            Lane::Free => self.free_lane(entry.channel, entry.lane, now),
             Lane::FreeAt(at) => self.alarms.push(Reverse((at, Alarm::Lane(entry.channel, entry.lane)))),
         }
         self.list(entry.channel);
@@ -277,8 +273,8 @@ impl Schedule {
         self.seen = now;
         let alarms = std::mem::take(&mut self.alarms).into_iter().filter_map(|Reverse((at, alarm))| match alarm {
             Alarm::Channel(_) => None,
-            Alarm::Lane(place, _) if !self.channels[place as usize].ordered => Some(Reverse((at.minus(back), alarm))),
-            Alarm::Lane(..) | Alarm::Due(_) => Some(Reverse((at, alarm))),
+            Alarm::Lane(..) => Some(Reverse((at.minus(back), alarm))),
+            Alarm::First(..) | Alarm::Due(_) => Some(Reverse((at, alarm))),
         });
         self.alarms = alarms.collect();
         for index in 0..self.channels.len() {
@@ -337,7 +333,7 @@ impl Schedule {
             Some(state) => {
                 state.parked.insert(entry.place_in_lane(false), (entry, Timestamp::ZERO));
                 if !state.busy {
-                    self.free_lane(entry.channel, entry.lane);
+                    self.free_lane(entry.channel, entry.lane, now);
                 }
             }
         }
@@ -372,10 +368,14 @@ impl Schedule {
     }
 
     /// The next of a lane may go.
-    fn free_lane(&mut self, place: u32, lane: u64) {
+    fn free_lane(&mut self, place: u32, lane: u64, now: Timestamp) {
         let channel = &mut self.channels[place as usize];
         let Some(state) = channel.lanes.get_mut(&lane) else { return };
         state.busy = false;
+        if channel.ordered {
+            self.offer_ordered(place, lane, now);
+            return;
+        }
         let next = state.parked.pop_first();
         if state.parked.is_empty() {
             channel.lanes.remove(&lane);
@@ -397,7 +397,7 @@ impl Schedule {
         if due > now {
             if state.alarm.is_none_or(|set| due < set) {
                 state.alarm = Some(due);
-                self.alarms.push(Reverse((due, Alarm::Lane(place, lane))));
+                self.alarms.push(Reverse((due, Alarm::First(place, lane))));
             }
         } else {
             state.parked.pop_first();

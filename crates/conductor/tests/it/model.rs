@@ -43,7 +43,7 @@ fn variable(name: &str) -> Option<u64> {
 fn replay(seed: u64) {
     let all = steps::steps(seed);
     let Err(why) = trial::run(seed, &all, false) else { return };
-    let (shortest, still) = steps::shrink(all.clone(), why.clone(), |part| trial::run(seed, part, true));
+    let (shortest, still) = steps::shrink(all, why.clone(), |part| trial::run(seed, part, true));
     let listed = |steps: &[steps::Step]| steps.iter().map(|step| format!("  {step:?}\n")).collect::<String>();
     panic!(
         "MODEL_SEED={seed} replays this failure.\n{why}\n\nThe shortest part of it that fails:\n{}{still}",

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use conductor_core::retry::{BACKOFF, rate_limit_pause};
-use conductor_core::store::Story;
+use conductor_core::store::{DeliveryStory, Story};
 use conductor_core::{
     DeliveryKey, FailureReason, ManualClock, NotificationId, Outcome, Priority, Scope, Status, Timestamp,
 };
@@ -177,6 +177,21 @@ impl Known {
     /// It waits from now on.
     pub(crate) fn wait(&mut self, now: Timestamp, joined: u64) {
         (self.place, self.due, self.was_due, self.joined, self.fresh) = (Place::Waits, now, true, joined, false);
+    }
+
+    /// Its attempt went down with the process.
+    fn lose_attempt(&mut self, told: &DeliveryStory, now: Timestamp) -> Check {
+        let last = told.attempts.last().expect("there is one more than before");
+        let agrees = last.outcome == Outcome::Unknown && last.detail.as_deref() != Some(WORDS) && self.suspect;
+        ensure!(agrees, "an attempt that nobody made: {self:#?} {told:#?}");
+        self.outcomes.push(Outcome::Unknown);
+        self.failures += 1;
+        // It may have expired since.
+        let Some(due) = told.due_at else { return Ok(()) };
+        self.due = due;
+        let wait = self.due.since(now);
+        ensure!(wait <= BACKOFF[BACKOFF.len() - 1], "waits for {wait:?} after a crash: {self:#?}");
+        Ok(())
     }
 
     /// Holds the story against all that is known.
@@ -432,26 +447,19 @@ impl Model {
         self.gates = vec![Gate::default(); CHANNELS.len()];
         self.probes.clear();
         for (place, (known, story)) in self.all.iter_mut().zip(stories).enumerate() {
-            if known.place == Place::UnderWay {
-                let told = &story.deliveries[usize::from(known.ordinal)];
+            let was_under_way = known.place == Place::UnderWay;
+            if was_under_way {
                 known.place = Place::Waits;
-                let lost = crashed && told.attempts.len() == known.outcomes.len() + 1;
-                if lost {
-                    let last = told.attempts.last().expect("there is one more than before");
-                    let detail = last.detail.as_deref();
-                    let agrees = last.outcome == Outcome::Unknown && detail != Some(WORDS) && known.suspect;
-                    ensure!(agrees, "an attempt that nobody made: {known:#?} {story:#?}");
-                    known.outcomes.push(Outcome::Unknown);
-                    known.failures += 1;
-                    known.due = told.due_at.ok_or_else(|| format!("it waits no more: {story:#?}"))?;
-                    let wait = known.due.since(now);
-                    ensure!(wait <= BACKOFF[BACKOFF.len() - 1], "waits for {wait:?} after a crash: {known:#?}");
-                }
-                ensure!(lost || !(crashed && known.was_under_way), "a second crash was not counted: {known:#?}");
-                known.was_under_way = crashed;
-            } else {
-                known.was_under_way = false;
             }
+            // One that waited may have been claimed a moment before the end.
+            let told = &story.deliveries[usize::from(known.ordinal)];
+            let lost = crashed && known.place == Place::Waits && told.attempts.len() > known.outcomes.len();
+            if lost {
+                known.lose_attempt(told, now)?;
+            }
+            let counted = lost || !(crashed && was_under_way && known.was_under_way);
+            ensure!(counted, "the second crash in a row was not counted: {known:#?}");
+            known.was_under_way = crashed && was_under_way;
             known.was_due = known.place == Place::Waits && known.due <= now;
             known.suspect = crashed && known.has_row();
             known.joined = joined + place as u64;

@@ -24,8 +24,10 @@ pub(crate) enum Step {
     Cancel { of: usize },
     Replay { of: usize, redirect: Option<Way> },
     Resolve { of: usize },
-    /// The clock goes so many milliseconds forth, or back.
-    Clock { millis: i64 },
+    /// So many milliseconds pass.
+    Time { millis: i64 },
+    /// The clock is put forth by so much, or back.
+    Jump { millis: i64 },
     /// The process ends while these answers come.
     Stop { answers: Vec<(usize, Answer)> },
     Crash { answers: Vec<(usize, Answer)>, turns: u8 },
@@ -65,15 +67,16 @@ fn step(rng: &mut Rng, only: Option<usize>, good: u32) -> Step {
         69..74 => Step::Cancel { of },
         74..78 => Step::Replay { of, redirect: rng.bool().then(|| way(rng, None, 0)) },
         78..80 => Step::Resolve { of },
-        80..93 => Step::Clock { millis: forth(rng) },
-        93..95 => Step::Clock { millis: -forth(rng) },
+        80..92 => Step::Time { millis: length(rng) },
+        92 => Step::Jump { millis: length(rng) },
+        93..95 => Step::Jump { millis: -length(rng) },
         95..97 => Step::Crash { answers: answers(rng, good), turns: rng.u8(..12) },
         97..99 => Step::Stop { answers: answers(rng, good) },
         _ => Step::Mend { channel: rng.usize(..CHANNELS.len()) },
     }
 }
 
-fn forth(rng: &mut Rng) -> i64 {
+fn length(rng: &mut Rng) -> i64 {
     match rng.u32(..10) {
         0..2 => rng.i64(1..1_000),
         2..6 => rng.i64(1_000..10_000),

@@ -20,9 +20,11 @@ const START: Timestamp = Timestamp::ZERO;
 const START_MILLIS: i64 = 1_705_314_600_000;
 /// How long the real thing may take for what has to happen, and as long as a failure is made shorter.
 const PATIENCE: Duration = Duration::from_secs(10);
-const PATIENCE_SHRINKING: Duration = Duration::from_secs(1);
+const PATIENCE_SHRINKING: Duration = Duration::from_millis(2_500);
 /// How long it is waited for a send before it is looked again.
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
+/// Time passes in strides of this length: what is due within ten minutes is in the dispatcher's memory.
+const STRIDE_MILLIS: i64 = 290_000;
 /// At the end so many rounds of answers have to be enough.
 const ROUNDS_MAX: usize = 400;
 const DAY: Duration = Duration::from_secs(86_400);
@@ -75,7 +77,8 @@ impl Trial {
             Step::Accept(accept) => self.accept(accept),
             Step::Answer { of, answer } => self.answer(*of, *answer),
             Step::AnswerAndCancel { of, answer } => self.answer_and_cancel(*of, *answer),
-            Step::Clock { millis } => self.move_clock(*millis),
+            Step::Time { millis } => self.pass_time(*millis),
+            Step::Jump { millis } => self.move_clock(*millis),
             Step::Stop { answers } => self.begin_again(answers, None),
             Step::Crash { answers, turns } => self.begin_again(answers, Some(*turns)),
             Step::Mend { channel } => {
@@ -339,6 +342,16 @@ impl Trial {
         Ok(())
     }
 
+    /// Moves the clock as time passes: in strides that leave the dispatcher its look ahead.
+    fn pass_time(&mut self, mut millis: i64) -> Check {
+        while millis > 0 {
+            self.move_clock(millis.min(STRIDE_MILLIS))?;
+            millis -= STRIDE_MILLIS;
+        }
+        Ok(())
+    }
+
+    /// Has the clock jump.
     fn move_clock(&mut self, millis: i64) -> Check {
         let before = self.now();
         shift(&self.clock, millis);
@@ -475,9 +488,9 @@ impl Trial {
                 self.resolve(at)?;
             } else if !self.under_way().is_empty() {
                 self.answer(0, Answer::Sent)?;
-            } else if let Some(next) = self.next_due() {
-                let millis = next.millis() - self.now().millis();
-                self.move_clock(millis.max(1_000))?;
+            } else if self.model.all.iter().any(Known::has_row) {
+                let next = self.next_due().unwrap_or_else(|| self.now().plus(Duration::from_secs(1)));
+                self.pass_time(next.millis() - self.now().millis())?;
             } else {
                 return self.compare_all();
             }
@@ -485,9 +498,10 @@ impl Trial {
         Err(format!("not ended: {:#?}", self.model.all.iter().filter(|known| known.has_row()).collect::<Vec<_>>()))
     }
 
-    /// When the next of those that wait is due.
+    /// When the next of those that wait becomes due.
     fn next_due(&self) -> Option<Timestamp> {
-        self.model.all.iter().filter(|known| known.place == Place::Waits).map(|known| known.due).min()
+        let waiting = self.model.all.iter().filter(|known| known.place == Place::Waits);
+        waiting.map(|known| known.due).filter(|due| *due > self.now()).min()
     }
 
     fn compare_all(&mut self) -> Check {
