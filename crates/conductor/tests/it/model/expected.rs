@@ -230,7 +230,8 @@ impl Model {
     /// Takes note of a send, if it may be.
     pub(crate) fn begins(&mut self, call: &Call, shown: &[Shown], now: Timestamp) -> Check<NotificationId> {
         let found = self.all.iter().position(|known| known.delivery().id() == call.delivery);
-        let at = found.ok_or_else(|| format!("sent what nobody accepted, or what was followed by another: {call:?}"))?;
+        let at =
+            found.ok_or_else(|| format!("sent what nobody accepted, or what was followed by another: {call:?}"))?;
         self.may_begin(&self.all[at], call, shown, now)?;
         let known = &mut self.all[at];
         (known.place, known.fresh) = (Place::UnderWay, false);

@@ -18,21 +18,45 @@ const SHRINK_MAX: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone)]
 pub(crate) enum Step {
     Accept(Accept),
-    Answer { of: usize, answer: Answer },
+    Answer {
+        of: usize,
+        answer: Answer,
+    },
     /// A caller takes back what is under way at the moment at which its answer comes.
-    AnswerAndCancel { of: usize, answer: Answer },
-    Cancel { of: usize },
-    Replay { of: usize, redirect: Option<Way> },
-    Resolve { of: usize },
+    AnswerAndCancel {
+        of: usize,
+        answer: Answer,
+    },
+    Cancel {
+        of: usize,
+    },
+    Replay {
+        of: usize,
+        redirect: Option<Way>,
+    },
+    Resolve {
+        of: usize,
+    },
     /// So many milliseconds pass.
-    Time { millis: i64 },
+    Time {
+        millis: i64,
+    },
     /// The clock is put forth by so much, or back.
-    Jump { millis: i64 },
+    Jump {
+        millis: i64,
+    },
     /// The process ends while these answers come.
-    Stop { answers: Vec<(usize, Answer)> },
-    Crash { answers: Vec<(usize, Answer)>, turns: u8 },
+    Stop {
+        answers: Vec<(usize, Answer)>,
+    },
+    Crash {
+        answers: Vec<(usize, Answer)>,
+        turns: u8,
+    },
     /// The provider takes a channel's credentials again.
-    Mend { channel: usize },
+    Mend {
+        channel: usize,
+    },
 }
 
 /// A notification to be accepted.

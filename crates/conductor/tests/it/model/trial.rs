@@ -211,7 +211,10 @@ impl Trial {
         let known = &self.model.all[at];
         self.story_where(at, |story| {
             let told = &story.deliveries[usize::from(known.ordinal)];
-            ensure!(told.attempts.len() > known.outcomes.len(), "the attempt was not written down: {known:#?} {told:#?}");
+            ensure!(
+                told.attempts.len() > known.outcomes.len(),
+                "the attempt was not written down: {known:#?} {told:#?}"
+            );
             Ok(())
         })
     }
@@ -346,6 +349,8 @@ impl Trial {
     fn pass_time(&mut self, mut millis: i64) -> Check {
         while millis > 0 {
             self.move_clock(millis.min(STRIDE_MILLIS))?;
+            self.compare()?;
+            self.joined += 1;
             millis -= STRIDE_MILLIS;
         }
         Ok(())
@@ -399,7 +404,8 @@ impl Trial {
         for (at, answer) in answered {
             let (story, known) = (self.story(at)?, &self.model.all[at]);
             let told = story.deliveries[usize::from(known.ordinal)].attempts.get(known.outcomes.len());
-            let lost = told.is_none_or(|told| told.detail.as_deref().is_some_and(|text| text.contains("server stopped")));
+            let lost =
+                told.is_none_or(|told| told.detail.as_deref().is_some_and(|text| text.contains("server stopped")));
             if !lost {
                 self.settle(at, answer, &story)?;
             }
@@ -509,4 +515,3 @@ impl Trial {
         self.compare()
     }
 }
-
