@@ -8,13 +8,16 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
 
 use conductor_core::store::Queued;
-use conductor_core::{ChannelId, DeliveryKey, Priority, TenantId, Timestamp};
+use conductor_core::{ChannelId, DeliveryKey, NotificationId, Priority, TenantId, Timestamp};
 
 use super::gate::{Admission, CLOCK_STEP, Gate};
 
 /// Every so many picks of a tenant, normal goes before high; and every so many of those, low goes first.
 const NORMAL_FIRST_EVERY: u32 = 8;
 const LOW_FIRST_EVERY: u32 = 64;
+
+/// Comes before every delivery.
+const NONE: DeliveryKey = DeliveryKey { notification: NotificationId::from_bytes([0; 16]), ordinal: 0 };
 
 /// Priorities as places in arrays: high first.
 const CLASSES: usize = 3;
@@ -74,6 +77,8 @@ struct LaneState {
     /// What waits behind what is busy: the most urgent first, and of those the oldest. An ordered channel keeps all of
     /// a lane here, with the due times, and only the age counts.
     parked: BTreeMap<(u8, DeliveryKey), (Entry, Timestamp)>,
+    /// What was made ready from there and has not been taken yet, one of each priority: a second one would go before it.
+    offered: [Option<DeliveryKey>; CLASSES],
 }
 
 struct TenantTurn {
@@ -328,14 +333,10 @@ impl Schedule {
             self.offer_ordered(entry.channel, entry.lane, now);
             return;
         }
-        match channel.lanes.get_mut(&entry.lane) {
-            None => self.make_ready(entry, true),
-            Some(state) => {
-                state.parked.insert(entry.place_in_lane(false), (entry, Timestamp::ZERO));
-                if !state.busy {
-                    self.free_lane(entry.channel, entry.lane, now);
-                }
-            }
+        let state = channel.lanes.entry(entry.lane).or_default();
+        state.parked.insert(entry.place_in_lane(false), (entry, Timestamp::ZERO));
+        if !state.busy {
+            self.free_lane(entry.channel, entry.lane, now);
         }
     }
 
@@ -376,11 +377,16 @@ impl Schedule {
             self.offer_ordered(place, lane, now);
             return;
         }
-        let next = state.parked.pop_first();
-        if state.parked.is_empty() {
-            channel.lanes.remove(&lane);
-        }
-        if let Some((_, (entry, _))) = next {
+        let Some(first) = state.parked.first_entry() else {
+            if state.offered == [None; CLASSES] {
+                channel.lanes.remove(&lane);
+            }
+            return;
+        };
+        let offered = &mut state.offered[usize::from(first.key().0)];
+        if offered.is_none() {
+            let (entry, _) = first.remove();
+            *offered = Some(entry.key);
             self.make_ready(entry, true);
         }
     }
@@ -415,11 +421,22 @@ impl ChannelQueue {
                 return Some(entry);
             }
             let state = self.lanes.entry(entry.lane).or_default();
-            if !state.busy {
+            state.offered[class].take_if(|offered| *offered == entry.key);
+            if !state.busy && state.parked.is_empty() {
                 state.busy = true;
                 return Some(entry);
             }
-            state.parked.insert(entry.place_in_lane(false), (entry, Timestamp::ZERO));
+            let place = entry.place_in_lane(false);
+            state.parked.insert(place, (entry, Timestamp::ZERO));
+            if state.busy {
+                continue;
+            }
+            // One of the same priority that waits there has waited longer.
+            let first = state.parked.range((entry.class, NONE)..).next().map_or(place, |(place, _)| *place);
+            if let Some((entry, _)) = state.parked.remove(&first) {
+                state.busy = true;
+                return Some(entry);
+            }
         }
         None
     }

@@ -194,7 +194,9 @@ impl Trial {
 
     fn settle(&mut self, at: usize, answer: Answer, story: &Story) -> Check {
         self.touched.push(at);
-        self.model.settle(at, answer, story, self.clock.now(), self.joined)
+        self.model.settle(at, answer, story, self.clock.now(), self.joined)?;
+        // A fallback that comes too late ends at once.
+        if self.life.is_some() { self.expire() } else { Ok(()) }
     }
 
     fn send_answer(&self, at: usize, answer: Answer) -> Check {
