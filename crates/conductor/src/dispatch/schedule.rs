@@ -284,6 +284,7 @@ impl Schedule {
         self.alarms = alarms.collect();
         for index in 0..self.channels.len() {
             self.channels[index].alarm = None;
+            self.channels[index].gate.follow(now);
             self.list(place_of(index));
         }
     }
