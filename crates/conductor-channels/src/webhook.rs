@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use conductor_core::signature::SigningKey;
-use conductor_core::{Channel, Message, Problems, Receipt, Secret, SendError, SendErrorKind};
+use conductor_core::{Channel, Limits, Message, Problems, Receipt, Secret, SendError, SendErrorKind};
 use http::header::USER_AGENT;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use schemars::JsonSchema;
@@ -95,6 +95,7 @@ impl ChannelPlugin for Webhook {
             classic: Some(Classic::Secret),
         },
     ];
+    const LIMITS: Limits = Limits::NONE;
     const MAX_CONCURRENCY: u32 = 8;
     /// A receiver can tell a repetition by `webhook-id`, which is the same in every attempt; whether it does is not
     /// known, so that the owner decides by `onUnknown`.
@@ -150,7 +151,7 @@ impl Webhook {
 
     fn request(&self, message: &Message) -> Request {
         let body = serde_json::to_vec(&self.body(message)).expect("a JSON value can always be written");
-        let id = message.delivery.to_string();
+        let id = message.part_id().to_string();
         let seconds = self.context.clock.now().seconds();
         let signature = self.key.as_ref().map(|key| key.sign(&id, seconds, &body));
         let mut request = Request::post(self.url.clone()).timeout(self.context.request_timeout()).json_bytes(body);

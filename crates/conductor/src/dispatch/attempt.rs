@@ -110,5 +110,7 @@ fn render(lease: &Lease) -> Message {
         data: notification.data.clone(),
         metadata: notification.metadata.clone(),
         accepted_at: notification.accepted_at,
+        part: 0,
+        parts: 1,
     }
 }
