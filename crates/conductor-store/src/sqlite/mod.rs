@@ -12,8 +12,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use conductor_core::retry::BACKOFF;
 use conductor_core::store::{
-    Accepted, BATCH_MAX, Claim, Claimed, Expired, Filter, Finished, Idempotency, Lease, NewNotification, Page, Queued,
-    Redirect, Settled, Store, Story, Transition, Unsettled,
+    Accepted, BATCH_MAX, Claim, Claimed, Expired, Filter, Finished, Idempotency, Lease, NewNotification, Page,
+    Progress, Queued, Redirect, Settled, Store, Story, Transition, Unsettled,
 };
 use conductor_core::{ChannelId, Clock, DeliveryKey, Notification, NotificationId, StoreError, TenantId, Timestamp};
 use rusqlite::{Connection, OptionalExtension};
@@ -353,6 +353,14 @@ impl Store for SqliteStore {
         }
     }
 
+    async fn advance(&self, lease: &mut Lease, progress: Progress) -> Result<(), StoreError> {
+        lease.progress = progress.clone();
+        if !self.memory.lock().is_leased(lease.key) {
+            return Err(StoreError::LeaseLost);
+        }
+        self.command(|reply| Command::Advance(lease.key, progress, reply)).await
+    }
+
     async fn release(&self, lease: Lease) {
         let taken = Taken { memory: &self.memory, keys: vec![lease.key] };
         let is_marked = self.memory.lock().is_marked(lease.key);
@@ -513,6 +521,7 @@ fn first_lease(notification: Arc<Notification>) -> Lease {
         failures: 0,
         expires_at: notification.expires_at,
         next_fallback: 0,
+        progress: Progress::default(),
         notification,
     }
 }
@@ -522,7 +531,8 @@ fn copy_of(lease: &Lease) -> Lease {
     let Lease { key, channel, attempt, failures, expires_at, next_fallback, .. } = *lease;
     let (notification, target, redirected) =
         (Arc::clone(&lease.notification), lease.target.clone(), lease.redirected.clone());
-    Lease { key, notification, channel, target, redirected, attempt, failures, expires_at, next_fallback }
+    let progress = lease.progress.clone();
+    Lease { key, notification, channel, target, redirected, attempt, failures, expires_at, next_fallback, progress }
 }
 
 fn lease(waiting: Waiting, notification: Notification) -> Lease {
@@ -539,6 +549,7 @@ fn lease(waiting: Waiting, notification: Notification) -> Lease {
         failures: waiting.failures,
         expires_at: waiting.expires_at,
         next_fallback: waiting.next_fallback,
+        progress: waiting.progress,
         notification: Arc::new(notification),
     }
 }

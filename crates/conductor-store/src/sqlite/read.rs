@@ -221,7 +221,7 @@ pub(crate) fn story(
             status,
             due_at: (!waiting.held).then_some(waiting.due),
             reason: None,
-            provider_id: None,
+            provider_id: waiting.progress.provider_id,
             attempts: attempts(&transaction, waiting.key)?,
         });
     }

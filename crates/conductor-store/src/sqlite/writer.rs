@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
-use conductor_core::store::{Accepted, Expired, Finished, Lease, NewNotification, Settled, Transition, Unsettled};
+use conductor_core::store::{
+    Accepted, Expired, Finished, Lease, NewNotification, Progress, Settled, Transition, Unsettled,
+};
 use conductor_core::{DeliveryKey, NotificationId, StoreError, TenantId, Timestamp};
 use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot};
@@ -30,6 +32,8 @@ pub(crate) type Reply<T, E = StoreError> = oneshot::Sender<Result<T, E>>;
 pub(crate) enum Command {
     Accept(NewNotification, Reply<Accepted>),
     Settle(Box<Lease>, Finished, Reply<Settled, Unsettled>),
+    /// Writes how far an attempt under way has come.
+    Advance(DeliveryKey, Progress, Reply<()>),
     /// Writes down that attempts of these are about to be made, as far as they are due.
     Mark(Vec<DeliveryKey>, Timestamp, Reply<()>),
     /// Takes that back.
@@ -218,9 +222,13 @@ impl Writer {
                 let _ = reply.send(Ok(expired));
             }
             (Command::Forget(_, _, reply), Effect::Forgotten(count)) => drop(reply.send(Ok(count))),
-            (Command::Mark(_, _, reply) | Command::Unmark(_, reply) | Command::Ping(reply), Effect::Written) => {
-                drop(reply.send(Ok(())));
-            }
+            (
+                Command::Advance(_, _, reply)
+                | Command::Mark(_, _, reply)
+                | Command::Unmark(_, reply)
+                | Command::Ping(reply),
+                Effect::Written,
+            ) => drop(reply.send(Ok(()))),
             #[cfg(test)]
             (Command::Panic { .. }, Effect::Written) => panic!("as the test wants it"),
             _ => unreachable!("apply gives each command its own effect"),
@@ -235,9 +243,10 @@ impl Writer {
         match command {
             Command::Accept(_, reply) => drop(reply.send(Err(error))),
             Command::Settle(lease, finished, reply) => drop(reply.send(Err(Unsettled { lease, finished, error }))),
-            Command::Mark(_, _, reply) | Command::Unmark(_, reply) | Command::Ping(reply) => {
-                drop(reply.send(Err(error)));
-            }
+            Command::Advance(_, _, reply)
+            | Command::Mark(_, _, reply)
+            | Command::Unmark(_, reply)
+            | Command::Ping(reply) => drop(reply.send(Err(error))),
             Command::Change(_, reply) => drop(reply.send(Err(error))),
             Command::Expire(_, _, reply) => drop(reply.send(Err(error))),
             Command::Forget(_, _, reply) => drop(reply.send(Err(error))),

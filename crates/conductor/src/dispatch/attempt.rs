@@ -51,7 +51,7 @@ pub(crate) fn outcome(tried: &Tried) -> Outcome {
 
 /// Decides what follows, and what is written of it.
 pub(crate) fn conclude(channel: &LiveChannel, lease: &Lease, tried: &Tried, now: Timestamp, jitter: f64) -> Finished {
-    let settlement = channel.policy.settle(&tried.result, lease.failures, now, lease.expires_at, jitter);
+    let settlement = channel.policy.settle(&tried.result, lease.failures, false, now, lease.expires_at, jitter);
     let error = tried.result.as_ref().err();
     let attempt = Attempt {
         number: lease.attempt,

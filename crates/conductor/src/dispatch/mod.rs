@@ -295,7 +295,7 @@ async fn attempt(app: Arc<App>, entry: Entry, lease: Lease, events: mpsc::Unboun
         match settlement {
             Settlement::Sent => app.metrics.sent(tenant, kind, app.clock.now().since(accepted_at)),
             Settlement::Failed(reason) => app.metrics.failed(tenant, kind, reason),
-            Settlement::RetryAt { .. } | Settlement::Hold => {}
+            Settlement::RetryAt { .. } | Settlement::StepDown | Settlement::Hold => {}
         }
         if settled.next.is_none() {
             app.outcomes.tell(id, settled.status);
