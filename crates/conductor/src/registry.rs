@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use conductor_channels::http::HttpClients;
 use conductor_channels::{ChannelContext, Plugin};
-use conductor_core::{Channel, ChannelId, Clock, Rate, RetryPolicy, TenantId};
+use conductor_core::{Channel, ChannelId, Clock, Limits, Rate, RetryPolicy, TenantId};
 use ring::digest::{SHA256, digest};
 
 use crate::config::{ChannelConfig, Configuration, TenantConfig};
@@ -66,6 +66,10 @@ pub struct LiveChannel {
     pub rate: Option<Rate>,
     /// Whether a failing delivery holds back those behind it.
     pub ordered: bool,
+    /// What its provider takes.
+    pub limits: Limits,
+    /// A text that is later than this says so.
+    pub delay_note: Option<Duration>,
     /// Where it sends to unless a notification says else, where the plugin has such a default.
     pub target: Option<String>,
     /// What sends.
@@ -188,6 +192,8 @@ async fn initialize(
         max_concurrency: common.max_concurrency.unwrap_or(plugin.max_concurrency).max(1),
         rate: common.rate.or(plugin.rate),
         ordered: common.ordered,
+        limits: plugin.limits,
+        delay_note: common.delay_note,
         target,
         channel,
         flow: Flow::default(),
