@@ -37,7 +37,7 @@ fn number(variable: &str) -> Option<u64> {
 fn world(provider: &MoodyProvider, life: usize) -> World {
     let channels = [
         (load::HOOK, HOOK_PATH, false),
-        (load::ORDERED, "/ordered", true),
+        (load::ORDERED, sink::ORDERED, true),
         (load::LIMITED, sink::LIMITED, false),
         (load::REFUSING, sink::REFUSING, false),
     ];
@@ -69,7 +69,7 @@ async fn serve_until_killed(directory: &TempDir, provider: &MoodyProvider, life:
     let first = tokio::time::timeout(DRAIN, begun.wait_for(|begun| *begun)).await;
     first.expect("something is accepted").expect("the clients are there");
     let mut chance = fastrand::Rng::with_seed(seed.wrapping_add(life as u64));
-    let longest = if life.is_multiple_of(2) { 100 } else { 600 };
+    let longest = if life.is_multiple_of(2) { 60 } else { 500 };
     tokio::time::sleep(Duration::from_millis(chance.u64(5..longest))).await;
     drop(process);
     let mut said: Vec<Said> = clients.join_all().await.into_iter().flatten().collect();
@@ -79,9 +79,9 @@ async fn serve_until_killed(directory: &TempDir, provider: &MoodyProvider, life:
 
 /// Waits until nothing waits any more.
 async fn drained(process: &Process, rounds: usize) {
-    let start = Instant::now();
+    let (start, http) = (Instant::now(), http());
     loop {
-        let channels = answer(http().get(format!("{}/channels", process.url)).bearer_auth(KEY_A)).await.1;
+        let channels = answer(http.get(format!("{}/channels", process.url)).bearer_auth(KEY_A)).await.1;
         let waiting = |channel: &Value| channel["queued"].as_u64().expect("a number");
         if channels["data"].as_array().expect("channels").iter().all(|channel| waiting(channel) == 0) {
             return;
@@ -92,8 +92,8 @@ async fn drained(process: &Process, rounds: usize) {
     }
 }
 
-async fn story(process: &Process, id: &str) -> Value {
-    answer(http().get(format!("{}/notifications/{id}", process.url)).bearer_auth(KEY_A)).await.1
+async fn story(http: &reqwest::Client, process: &Process, id: &str) -> Value {
+    answer(http.get(format!("{}/notifications/{id}", process.url)).bearer_auth(KEY_A)).await.1
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -114,9 +114,9 @@ async fn nothing_accepted_is_lost_when_the_process_is_killed() {
 
     let arrivals = provider.arrivals();
     let verdict = Verdict::new(&said, &arrivals);
-    let mut superseded = Vec::new();
+    let (http, mut superseded) = (http(), Vec::new());
     for missing in verdict.not_taken() {
-        let story = story(&process, &missing.id).await;
+        let story = story(&http, &process, &missing.id).await;
         expect_reason(missing, &story);
         if story["status"] == "superseded" {
             superseded.push(missing);
@@ -125,7 +125,7 @@ async fn nothing_accepted_is_lost_when_the_process_is_killed() {
     let mut taken = verdict.taken();
     fastrand::Rng::with_seed(seed).shuffle(&mut taken);
     for said in taken.iter().take(ASKED_FOR) {
-        assert_eq!(story(&process, &said.id).await["status"], "sent", "{said:?}");
+        assert_eq!(story(&http, &process, &said.id).await["status"], "sent", "{said:?}");
     }
     verdict.expect_in_time();
     verdict.expect_order();

@@ -16,8 +16,11 @@ pub(super) const LIFE: &str = "x-life";
 pub(super) const REFUSING: &str = "/refusing";
 /// The path that asks for patience more often than the others.
 pub(super) const LIMITED: &str = "/limited";
+/// The path where one that fails holds up those behind it.
+pub(super) const ORDERED: &str = "/ordered";
 /// Of a thousand requests, so many are answered 500, and so many 429.
-const FAILING: u32 = 20;
+const FAILING: u32 = 25;
+const FAILING_IN_ORDER: u32 = 8;
 const LIMITING: u32 = 2;
 const LIMITING_MORE: u32 = 10;
 
@@ -87,9 +90,10 @@ impl Sink {
             return 400;
         }
         let limiting = if path == LIMITED { LIMITING_MORE } else { LIMITING };
+        let failing = if path == ORDERED { FAILING_IN_ORDER } else { FAILING };
         match fastrand::Rng::with_seed(self.seed ^ number as u64).u32(0..1_000) {
-            roll if roll < FAILING => 500,
-            roll if roll < FAILING + limiting => 429,
+            roll if roll < failing => 500,
+            roll if roll < failing + limiting => 429,
             _ => 200,
         }
     }
