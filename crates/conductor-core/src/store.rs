@@ -372,6 +372,9 @@ pub trait Store: Send + Sync + 'static {
     /// Whether the store can write now.
     async fn ping(&self) -> Result<(), StoreError>;
 
+    /// Whether the store works at all. False: it has been closed, or has failed as a whole, which only a new start mends.
+    fn is_running(&self) -> bool;
+
     /// Writes what is in flight and lets go of the files. Later calls are [`StoreError::Closed`].
     async fn close(&self);
 }

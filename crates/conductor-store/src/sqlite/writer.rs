@@ -17,6 +17,7 @@ use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot};
 
 use super::change::{Change, Touched};
+use super::damage::Damage;
 use super::memory::Memory;
 use super::write;
 
@@ -62,6 +63,7 @@ pub(crate) struct Writer {
     pub(crate) arrived: Arc<Notify>,
     /// See [`Trouble::is_shared`].
     pub(crate) failing: Arc<AtomicBool>,
+    pub(crate) damage: Arc<Damage>,
     /// Every notification up to this one is in the table `feed`.
     pub(crate) fed_through: Option<NotificationId>,
 }
@@ -146,7 +148,10 @@ impl Writer {
     /// As [`Writer::try_write`]; a fault of this program in one command is that command's trouble only.
     fn try_safely(&mut self, batch: &[Command]) -> Result<Vec<Effect>, Trouble> {
         match catch_unwind(AssertUnwindSafe(|| self.try_write(batch))) {
-            Ok(written) => written.map_err(|error| Trouble::of(&error)),
+            Ok(written) => written.map_err(|error| {
+                self.damage.note(&error);
+                Trouble::of(&error)
+            }),
             Err(_) => {
                 let error = StoreError::Failed("the store made a mistake; its log says more".to_owned());
                 Err(Trouble { error, is_shared: false })
@@ -271,7 +276,10 @@ impl Writer {
                 self.fed_through = self.fed_through.max(fed_through);
                 self.memory.lock().unfed.clear();
             }
-            Err(error) => tracing::warn!(%error, "The lists' index could not be written; it is tried again"),
+            Err(error) => {
+                self.damage.note(&error);
+                tracing::warn!(%error, "The lists' index could not be written; it is tried again");
+            }
         }
     }
 
