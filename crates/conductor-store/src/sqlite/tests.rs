@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use conductor_core::store::Idempotency;
-use conductor_core::{Attempt, ChannelId, Draft, FailureReason, Format, Outcome, Priority, Settlement, Status};
+use conductor_core::{Attempt, ChannelId, Draft, FailureReason, Format, Keep, Outcome, Priority, Settlement, Status};
 use rusqlite::trace::{TraceEvent, TraceEventCodes};
 use tempfile::TempDir;
 
@@ -303,6 +303,14 @@ fn every_statement(desk: &mut Desk) -> BTreeSet<String> {
     desk.write(Command::Ping).unwrap();
     let unfed = desk.writer.memory.lock().unfed.clone();
     write::feed(&mut desk.writer.connection, &unfed).unwrap();
+    for (whole, content) in [(None, Some(later.since(now()))), (Some(later.since(now())), None)] {
+        let retention = Retention { others: Keep { whole, content }, ..Retention::default() };
+        let far = later.plus(later.since(now()));
+        let candidates = Tidying::default().candidates(&desk.writer.connection, &retention, far).unwrap();
+        assert!(candidates.len() >= 4, "{}", candidates.len());
+        desk.write(|reply| Command::Prune(candidates, far, reply)).unwrap();
+    }
+    desk.write(|reply| Command::Compact(1, reply)).unwrap();
     SEEN.lock().unwrap().clone()
 }
 
