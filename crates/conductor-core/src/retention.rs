@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use crate::id::TenantId;
+use crate::id::{NotificationId, TenantId};
 use crate::time::Timestamp;
 
 /// How long ended notifications are kept where nobody says.
@@ -43,8 +43,8 @@ const UNSET_CLOCK_MILLIS: i64 = 1_704_067_200_000;
 
 /// Since when a notification's age counts whose last delivery ended at `ended_at`. The id of a notification never goes
 /// back in time, so it tells the time where the clock had not been set.
-pub fn age_counts_from(ended_at: Timestamp, id_made_at: Timestamp) -> Timestamp {
-    if ended_at.millis() < UNSET_CLOCK_MILLIS { ended_at.max(id_made_at) } else { ended_at }
+pub fn age_counts_from(ended_at: Timestamp, id: NotificationId) -> Timestamp {
+    if ended_at.millis() < UNSET_CLOCK_MILLIS { ended_at.max(id.made_at()) } else { ended_at }
 }
 
 /// What one step of [`Store::prune`](crate::Store::prune) did.
@@ -82,9 +82,10 @@ mod tests {
     #[test]
     fn what_ended_before_the_clock_was_set_is_as_old_as_its_id() {
         let at = Timestamp::from_millis;
+        let id = |millis: u128| NotificationId::from_bytes((millis << 80 | 0x7 << 76).to_be_bytes());
         let this_year = at(1_763_000_000_000);
-        assert_eq!(age_counts_from(at(5_000), this_year), this_year);
-        assert_eq!(age_counts_from(this_year, at(this_year.millis() + 9)), this_year, "the clock was ahead before");
-        assert_eq!(age_counts_from(at(5_000), at(4_000)), at(5_000));
+        assert_eq!(age_counts_from(at(5_000), id(1_763_000_000_000)), this_year);
+        assert_eq!(age_counts_from(this_year, id(1_763_000_000_009)), this_year, "the clock was ahead before");
+        assert_eq!(age_counts_from(at(5_000), id(4_000)), at(5_000));
     }
 }

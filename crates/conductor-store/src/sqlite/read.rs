@@ -265,7 +265,7 @@ pub(crate) fn page(connection: &Connection, memory: &Memory, request: &PageReque
             next = last;
             return Ok(Page { items, next });
         }
-        if request.filter.from.is_some_and(|from| made_at(id) < from) {
+        if request.filter.from.is_some_and(|from| id.made_at() < from) {
             return Ok(Page { items, next: None });
         }
         last = Some(id);
@@ -278,11 +278,6 @@ pub(crate) fn page(connection: &Connection, memory: &Memory, request: &PageReque
         next = last;
     }
     Ok(Page { items, next })
-}
-
-/// When an id was made.
-pub(crate) fn made_at(id: NotificationId) -> Timestamp {
-    Timestamp::from_millis(i64::try_from(id.uuid().as_u128() >> 80).unwrap_or(i64::MAX))
 }
 
 /// The ids that may fit, newest first, at most `look`.

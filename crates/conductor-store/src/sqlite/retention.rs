@@ -13,7 +13,7 @@ use conductor_core::{Keep, NotificationId, Retention, StoreError, TenantId, Time
 use rusqlite::{Connection, OptionalExtension, Transaction};
 
 use super::writer::{Command, Effect};
-use super::{SqliteStore, read, rows};
+use super::{SqliteStore, rows};
 
 /// The most rows that one step looks at.
 const LOOK_MAX: usize = 2_000;
@@ -206,7 +206,7 @@ impl Tidying {
             let is_redacted: bool = row.get(2)?;
             let ended_at: Option<i64> = row.get(3)?;
             let waits: bool = row.get(4)?;
-            let is_old = |ended_at| age_counts_from(Timestamp::from_millis(ended_at), read::made_at(id)) <= ended_by;
+            let is_old = |ended_at| age_counts_from(Timestamp::from_millis(ended_at), id) <= ended_by;
             if !waits && ended_at.is_some_and(is_old) && !(is_redacted && wish == Wish::Redact) {
                 self.found.push(Candidate { id, wish, ended_by });
                 if self.found.len() == FOUND_MAX {
@@ -288,13 +288,11 @@ pub(crate) fn prune(
 
 /// Whether it still is as it was when it was found: somebody may have tried it again.
 fn has_ended(transaction: &Transaction<'_>, candidate: &Candidate) -> rusqlite::Result<bool> {
-    let sql = "SELECT (SELECT max(ended_at) FROM ended WHERE notification = ?1), \
-               EXISTS (SELECT 1 FROM pending WHERE notification = ?1)";
-    let row = |row: &rusqlite::Row<'_>| Ok((row.get::<_, Option<i64>>(0)?, row.get::<_, bool>(1)?));
-    let (ended_at, waits) = transaction.prepare_cached(sql)?.query_row([candidate.id.bytes()], row)?;
-    let made_at = read::made_at(candidate.id);
-    let age = ended_at.map(|ended_at| age_counts_from(Timestamp::from_millis(ended_at), made_at));
-    Ok(!waits && age.is_some_and(|from| from <= candidate.ended_by))
+    let sql = "SELECT max(ended_at) FROM ended WHERE notification = ?1 \
+               AND NOT EXISTS (SELECT 1 FROM pending WHERE notification = ?1)";
+    let ended_at: Option<i64> = transaction.prepare_cached(sql)?.query_row([candidate.id.bytes()], |row| row.get(0))?;
+    let age = ended_at.map(|ended_at| age_counts_from(Timestamp::from_millis(ended_at), candidate.id));
+    Ok(age.is_some_and(|from| from <= candidate.ended_by))
 }
 
 /// What is in the way of a notification's removal.
