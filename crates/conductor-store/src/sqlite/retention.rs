@@ -105,6 +105,9 @@ impl Default for Tidying {
 impl Step {
     /// What a commit of the whole batch took counts as this step's.
     pub(crate) fn add_commit(&mut self, took: Duration) {
+        if self.took + took > Duration::from_millis(20) {
+            eprintln!("STEP handled {} work {:?} commit {took:?}", self.handled, self.took);
+        }
         self.took += took;
     }
 }

@@ -13,6 +13,7 @@ mod model;
 mod recovery;
 mod retention;
 mod sqlite;
+mod tidying;
 
 /// Runs each case on each engine, as `engine::theme::case`.
 macro_rules! conformance {

@@ -23,6 +23,7 @@ mod faults;
 mod first_run;
 mod packaging;
 mod repository;
+mod retention;
 mod secrets;
 mod signals;
 mod start_faults;
