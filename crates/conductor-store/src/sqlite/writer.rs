@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use conductor_core::store::{
     Accepted, Expired, Finished, Lease, NewNotification, Progress, Settled, Transition, Unsettled,
@@ -19,6 +19,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot};
 use super::change::{Change, Touched};
 use super::damage::Damage;
 use super::memory::Memory;
+use super::retention::{Candidate, Step};
 use super::write;
 
 /// The most commands that one commit takes.
@@ -42,6 +43,10 @@ pub(crate) enum Command {
     Change(Change, Reply<Transition>),
     Expire(Vec<DeliveryKey>, Timestamp, Reply<Vec<Expired>>),
     Forget(Vec<(TenantId, String)>, Timestamp, Reply<usize>),
+    /// Removes these, or their content, as far as there is time.
+    Prune(Vec<Candidate>, Timestamp, Reply<Step>),
+    /// Gives at most so many empty pages back.
+    Compact(usize, Reply<Step>),
     Ping(Reply<()>),
     /// Panics while it is written, or after that.
     #[cfg(test)]
@@ -75,6 +80,7 @@ pub(crate) enum Effect {
     Changed(Transition, Option<Touched>),
     Expired(Vec<Expired>),
     Forgotten(usize),
+    Tidied(Step),
     Written,
 }
 
@@ -165,7 +171,13 @@ impl Writer {
         for command in batch {
             effects.push(write::apply(&transaction, &self.memory, self.fed_through, command)?);
         }
+        let began = Instant::now();
         transaction.commit()?;
+        for effect in &mut effects {
+            if let Effect::Tidied(step) = effect {
+                step.add_commit(began.elapsed());
+            }
+        }
         Ok(effects)
     }
 
@@ -227,6 +239,9 @@ impl Writer {
                 let _ = reply.send(Ok(expired));
             }
             (Command::Forget(_, _, reply), Effect::Forgotten(count)) => drop(reply.send(Ok(count))),
+            (Command::Prune(_, _, reply) | Command::Compact(_, reply), Effect::Tidied(step)) => {
+                drop(reply.send(Ok(step)));
+            }
             (
                 Command::Advance(_, _, reply)
                 | Command::Mark(_, _, reply)
@@ -255,6 +270,7 @@ impl Writer {
             Command::Change(_, reply) => drop(reply.send(Err(error))),
             Command::Expire(_, _, reply) => drop(reply.send(Err(error))),
             Command::Forget(_, _, reply) => drop(reply.send(Err(error))),
+            Command::Prune(_, _, reply) | Command::Compact(_, reply) => drop(reply.send(Err(error))),
             #[cfg(test)]
             Command::Panic { reply, .. } => drop(reply.send(Err(error))),
         }
