@@ -11,7 +11,7 @@ use conductor::dispatch;
 use conductor::ids::IdGenerator;
 use conductor::registry::Registry;
 use conductor_channels::http::HttpClients;
-use conductor_core::{ChannelId, Clock, ManualClock, OnUnknown, Rate, TenantId};
+use conductor_core::{ChannelId, Clock, Keep, ManualClock, OnUnknown, Rate, TenantId};
 use conductor_store::SqliteStore;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
@@ -98,12 +98,15 @@ fn configuration() -> Configuration {
         requests: None,
         queued: None,
         callbacks: Vec::new(),
+        retention: None,
+        redact_after: None,
     };
     Configuration {
         tenants: (0..3).map(tenant).collect(),
         channels: (0..=NUDGED).map(channel).collect(),
         plugins: PLUGINS.to_vec(),
         admin_key: None,
+        keep: Keep::default(),
     }
 }
 

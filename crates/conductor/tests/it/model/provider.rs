@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use conductor_channels::{ChannelContext, ChannelPlugin, InitError, Plugin, Setting};
 use conductor_core::{
-    Channel, ChannelId, Clock, DeliveryId, Health, Message, Outcome, Problems, Receipt, Scope, SendError,
+    Channel, ChannelId, Clock, DeliveryId, Health, Limits, Message, Outcome, Problems, Receipt, Scope, SendError,
     SendErrorKind, Timestamp,
 };
 use schemars::JsonSchema;
@@ -192,6 +192,7 @@ impl<const DEDUPES: bool> ChannelPlugin for Scripted<DEDUPES> {
     const ABOUT: &'static str = "Answers as the trial wants it.";
     const SETTINGS: &'static [Setting] = &[];
     const DEDUPES: bool = DEDUPES;
+    const LIMITS: Limits = Limits::NONE;
     type Config = Options;
 
     fn validate(_config: &Options, _problems: &mut Problems) {}
