@@ -16,7 +16,7 @@ pub mod signature;
 pub mod store;
 pub mod time;
 
-pub use channel::{Channel, Health, Message, Receipt, Scope, SendError, SendErrorKind};
+pub use channel::{Channel, Health, Limits, Message, Receipt, Scope, SendError, SendErrorKind, TextLimit, Unit};
 pub use delivery::{Attempt, DeliveryKey, FailureReason, Outcome, Status};
 pub use id::{ChannelId, DeliveryId, NotificationId, TenantId};
 pub use notification::{Draft, Fallback, Format, Notification, Priority};

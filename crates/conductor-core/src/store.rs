@@ -114,6 +114,17 @@ pub enum Claimed {
     Gone,
 }
 
+/// How far a delivery has come in earlier attempts.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// How many parts of its text the provider has.
+    pub parts_sent: u32,
+    /// The provider refused the text with its markup, so that it goes out as plain text.
+    pub plain: bool,
+    /// The provider's id of the first part.
+    pub provider_id: Option<String>,
+}
+
 /// The right to make one attempt. It is used up by [`Store::settle`] or [`Store::release`].
 #[derive(Debug)]
 pub struct Lease {
@@ -135,6 +146,8 @@ pub struct Lease {
     pub expires_at: Timestamp,
     /// The place in the notification's list of fallbacks that follows when this delivery fails.
     pub next_fallback: u8,
+    /// How far earlier attempts came.
+    pub progress: Progress,
 }
 
 /// What became of an attempt.
@@ -309,18 +322,22 @@ pub trait Store: Send + Sync + 'static {
     /// Leases these deliveries; the answers are in the order of the claims.
     async fn claim(&self, claims: &[Claim], now: Timestamp) -> Result<Vec<Claimed>, StoreError>;
 
-    /// Writes what became of an attempt: the attempt, the new state and a fallback's delivery, together. Where it
-    /// fails nothing was written, the lease stands, and everything comes back for another try.
+    /// Writes what became of an attempt: the attempt, the new state, the lease's progress and a fallback's delivery,
+    /// together. A fallback's delivery begins with nothing sent and with its markup. Where it fails nothing was written, the lease stands, and everything comes back for another try.
     async fn settle(&self, lease: Lease, finished: Finished) -> Result<Settled, Unsettled>;
 
-    /// Gives a lease back as if it had never been taken.
+    /// Writes how far the attempt under way has come, so that the next one goes on there, also after a crash. The lease
+    /// has the progress even where it could not be written: then [`Store::settle`] writes it.
+    async fn advance(&self, lease: &mut Lease, progress: Progress) -> Result<(), StoreError>;
+
+    /// Gives a lease back as if it had never been taken. What [`Store::advance`] wrote stays.
     async fn release(&self, lease: Lease);
 
     /// Takes back a notification that is waiting.
     async fn cancel(&self, tenant: TenantId, id: NotificationId, at: Timestamp) -> Result<Transition, StoreError>;
 
     /// Queues a dead letter or a held one again, through another channel if `redirect` names one. A dead letter gets a
-    /// new delivery, so that what happened stays as it was; a held one goes on. The backoff starts again.
+    /// new delivery, so that what happened stays as it was; a held one goes on with the part that was held. The backoff starts again.
     async fn replay(
         &self,
         tenant: TenantId,
@@ -372,6 +389,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// Whether the store can write now.
     async fn ping(&self) -> Result<(), StoreError>;
+
+    /// Whether the store works at all. False: it has been closed, or has failed as a whole, which only a new start mends.
+    fn is_running(&self) -> bool;
 
     /// Writes what is in flight and lets go of the files. Later calls are [`StoreError::Closed`].
     async fn close(&self);

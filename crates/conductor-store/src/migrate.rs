@@ -7,8 +7,11 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior};
 const APPLICATION_ID: i32 = 0x434e_4452;
 
 /// The migrations in their order; number 1 is the first.
-const MIGRATIONS: &[&str] =
-    &[include_str!("../migrations/sqlite/0001_init.sql"), include_str!("../migrations/sqlite/0003_retention.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("../migrations/sqlite/0001_init.sql"),
+    include_str!("../migrations/sqlite/0002_progress.sql"),
+    include_str!("../migrations/sqlite/0003_retention.sql"),
+];
 
 /// Why the store's tables could not be brought up to date.
 #[derive(Debug, thiserror::Error)]

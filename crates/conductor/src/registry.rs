@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use conductor_channels::http::HttpClients;
 use conductor_channels::{ChannelContext, Plugin};
-use conductor_core::{Channel, ChannelId, Clock, Keep, Rate, Retention, RetryPolicy, TenantId};
+use conductor_core::{Channel, ChannelId, Clock, Keep, Limits, Rate, Retention, RetryPolicy, TenantId};
 use ring::digest::{SHA256, digest};
 
 use crate::config::{ChannelConfig, Configuration, Lasting, TenantConfig};
@@ -67,6 +67,10 @@ pub struct LiveChannel {
     pub rate: Option<Rate>,
     /// Whether a failing delivery holds back those behind it.
     pub ordered: bool,
+    /// What its provider takes.
+    pub limits: Limits,
+    /// A text that is later than this says so.
+    pub delay_note: Option<Duration>,
     /// Where it sends to unless a notification says else, where the plugin has such a default.
     pub target: Option<String>,
     /// What sends.
@@ -205,6 +209,8 @@ async fn initialize(
         max_concurrency: common.max_concurrency.unwrap_or(plugin.max_concurrency).max(1),
         rate: common.rate.or(plugin.rate),
         ordered: common.ordered,
+        limits: plugin.limits,
+        delay_note: common.delay_note,
         target,
         channel,
         flow: Flow::default(),

@@ -9,6 +9,7 @@ use conductor_core::{ChannelId, DeliveryKey, Notification, NotificationId, Statu
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row};
 use tokio::sync::Semaphore;
 
+use super::damage::{Damage, is_damage};
 use super::memory::{Memory, Scan};
 use super::rows;
 use super::write::{self, Waiting};
@@ -30,11 +31,13 @@ pub(crate) struct Readers {
     path: PathBuf,
     idle: Mutex<Vec<Connection>>,
     permits: Arc<Semaphore>,
+    damage: Arc<Damage>,
 }
 
 impl Readers {
-    pub(crate) fn new(path: &Path) -> Self {
-        Self { path: path.to_owned(), idle: Mutex::default(), permits: Arc::new(Semaphore::new(READERS)) }
+    pub(crate) fn new(path: &Path, damage: &Arc<Damage>) -> Self {
+        let permits = Arc::new(Semaphore::new(READERS));
+        Self { path: path.to_owned(), idle: Mutex::default(), permits, damage: Arc::clone(damage) }
     }
 
     /// Runs a read on a thread that may block.
@@ -50,7 +53,7 @@ impl Readers {
                 Some(connection) => connection,
                 None => open(&readers.path)?,
             };
-            let result = work(&connection);
+            let result = work(&connection).inspect_err(|error| readers.damage.note(error));
             let mut idle = readers.idle.lock().unwrap_or_else(PoisonError::into_inner);
             if !readers.permits.is_closed() {
                 idle.push(connection);
@@ -99,9 +102,11 @@ pub(crate) fn scan(connection: &Connection, scan: Scan, limit: usize) -> rusqlit
     Ok((found, at_end))
 }
 
-/// Deliveries with their notifications; none for each that waits no more or is held.
+/// Deliveries with their notifications; none for each that waits no more or is held. One that cannot be read is left
+/// out too, and waits for a mended file: it must not hold up the others.
 pub(crate) fn payloads(
     connection: &Connection,
+    damage: &Damage,
     keys: &[DeliveryKey],
 ) -> rusqlite::Result<Vec<Option<(Waiting, Notification)>>> {
     let sql =
@@ -111,11 +116,20 @@ pub(crate) fn payloads(
         let row = (key.notification.bytes(), key.ordinal);
         let Some(waiting) = statement.query_row(row, write::waiting).optional()? else { return Ok(None) };
         let notification = write::notification_by_id(connection, key.notification)?;
+        if notification.is_none() {
+            damage.met("a delivery waits whose notification is missing");
+        }
         Ok(notification.map(|notification| (waiting, notification)))
     };
-    let damaged = |error: &rusqlite::Error| matches!(error, rusqlite::Error::FromSqlConversionFailure(..));
+    let unreadable = |error: &rusqlite::Error| {
+        use rusqlite::Error::{FromSqlConversionFailure, IntegralValueOutOfRange, InvalidColumnType};
+        let is_odd =
+            matches!(error, FromSqlConversionFailure(..) | IntegralValueOutOfRange(..) | InvalidColumnType(..));
+        is_odd || is_damage(error)
+    };
     let one = |key: &DeliveryKey| match read(key) {
-        Err(error) if damaged(&error) => {
+        Err(error) if unreadable(&error) => {
+            damage.note(&error);
             tracing::error!(notification.id = %key.notification, %error, "A delivery cannot be read; it is left out");
             Ok(None)
         }
@@ -222,7 +236,7 @@ pub(crate) fn story(
             status,
             due_at: (!waiting.held).then_some(waiting.due),
             reason: None,
-            provider_id: None,
+            provider_id: waiting.progress.provider_id,
             attempts: attempts(&transaction, waiting.key)?,
         });
     }

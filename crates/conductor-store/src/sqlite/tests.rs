@@ -26,7 +26,14 @@ impl Desk {
         migrate(&mut connection).unwrap();
         let (memory, arrived) = (Arc::default(), Arc::default());
         Self {
-            writer: Writer { connection, memory, arrived, fed_through: None, failing: Arc::default() },
+            writer: Writer {
+                connection,
+                memory,
+                arrived,
+                fed_through: None,
+                failing: Arc::default(),
+                damage: Arc::default(),
+            },
             _directory: directory,
         }
     }
@@ -300,7 +307,7 @@ fn every_statement(desk: &mut Desk) -> BTreeSet<String> {
     let overdue = read::overdue(connection, &desk.writer.memory, later).unwrap();
     let old = read::old_idempotency(connection, later).unwrap();
     assert_eq!((overdue.len(), old.len()), (4, 6));
-    read::payloads(connection, &keys).unwrap();
+    read::payloads(connection, &Damage::default(), &keys).unwrap();
     desk.writer.memory.lock().begin_scan(None);
     let scan = desk.writer.memory.lock().begin_read().unwrap();
     read::scan(connection, scan, 10).unwrap();

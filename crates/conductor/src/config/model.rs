@@ -109,6 +109,8 @@ pub struct CommonOptions {
     pub rate: Option<Rate>,
     /// `expiresAfter`
     pub expires_after: Duration,
+    /// `delayNote`: a text that is later than this says so; none means that none does.
+    pub delay_note: Option<Duration>,
     /// `ordered`
     pub ordered: bool,
     /// `onUnknown`
@@ -126,6 +128,7 @@ impl Default for CommonOptions {
             max_concurrency: None,
             rate: None,
             expires_after: Duration::from_secs(24 * 60 * 60),
+            delay_note: None,
             ordered: false,
             on_unknown: OnUnknown::default(),
             allow_mentions: false,

@@ -226,13 +226,14 @@ pub(super) fn is_common_option(name: &str) -> bool {
 }
 
 /// The options that every channel takes.
-pub(super) const COMMON_OPTIONS: [&str; 9] = [
+pub(super) const COMMON_OPTIONS: [&str; 10] = [
     "baseUrl",
     "allowNetworks",
     "timeout",
     "maxConcurrency",
     "rate",
     "expiresAfter",
+    "delayNote",
     "ordered",
     "onUnknown",
     "allowMentions",
@@ -260,6 +261,11 @@ fn common_options() -> Value {
         "expiresAfter": {
             "$ref": "#/$defs/duration", "default": "24h",
             "description": "A notification older than this is given up; up to 365d."
+        },
+        "delayNote": {
+            "$ref": "#/$defs/duration",
+            "description": "A message that goes out later than this says so in its last line, such as \
+                            \"delayed by 14 min\"; from 1s to 365d. Without it, none does."
         },
         "ordered": {
             "type": "boolean", "default": false,

@@ -22,6 +22,8 @@ const DAY: u64 = 24 * 60 * 60;
 pub(super) const TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(10 * 60);
 /// How old a notification may become.
 pub(super) const EXPIRES_AFTER: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(365 * DAY);
+/// How late a text may be before it says so.
+pub(super) const DELAY_NOTE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(365 * DAY);
 /// How long ended notifications, or their content, may be kept.
 pub(super) const KEPT: RangeInclusive<Duration> = KEPT_MIN..=KEPT_MAX;
 /// Instead of a duration.

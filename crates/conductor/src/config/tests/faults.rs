@@ -319,6 +319,7 @@ fn faults_of_channels_are_told_with_their_place() {
     only(&options(r#""timeout": "0s""#), c, "/0/options/timeout", &["out of range", "1ms to 10m"]);
     only(&options(r#""timeout": "999999999999d""#), c, "/0/options/timeout", &["out of range"]);
     only(&options(r#""expiresAfter": "366d""#), c, "/0/options/expiresAfter", &["1s to 365d"]);
+    only(&options(r#""delayNote": "0s""#), c, "/0/options/delayNote", &["1s to 365d"]);
     only(&options(r#""maxConcurrency": 0"#), c, "/0/options/maxConcurrency", &["1 to 1000"]);
     only(&options(r#""ordered": 1"#), c, "/0/options/ordered", &["true or false"]);
     only(&options(r#""onUnknown": "wait""#), c, "/0/options/onUnknown", &["`retry`, `hold`"]);

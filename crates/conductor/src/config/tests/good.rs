@@ -130,7 +130,7 @@ fn a_secret_is_read_from_a_file() {
 fn the_common_options_are_apart_from_the_plugins_own() {
     let options = r#", "options": {
         "baseUrl": "http://127.0.0.1:8080/api", "allowNetworks": ["192.168.1.7/16", "fd00::/8"], "timeout": "500ms",
-        "maxConcurrency": 3, "rate": {"per": "5m", "limit": 5, "burst": 10}, "expiresAfter": "7d", "ordered": true,
+        "maxConcurrency": 3, "rate": {"per": "5m", "limit": 5, "burst": 10}, "expiresAfter": "7d", "ordered": true, "delayNote": "5m",
         "onUnknown": "hold", "allowMentions": true, "loud": true, "mood": "merry"
     }"#;
     let (configuration, report) = Files::good().channel("parrot-talk", options).accepted();
@@ -143,6 +143,7 @@ fn the_common_options_are_apart_from_the_plugins_own() {
     let day = Duration::from_secs(24 * 60 * 60);
     assert_eq!((common.timeout, common.expires_after), (Duration::from_millis(500), 7 * day));
     assert_eq!((common.max_concurrency, common.on_unknown), (Some(3), OnUnknown::Hold));
+    assert_eq!(common.delay_note, Some(Duration::from_secs(300)));
     assert!(common.ordered && common.allow_mentions);
     let rate = common.rate.unwrap();
     assert_eq!((rate.limit.get(), rate.burst.get(), rate.per), (5, 10, Duration::from_secs(300)));
