@@ -189,6 +189,18 @@ pub(crate) fn old_idempotency(connection: &Connection, before: Timestamp) -> rus
     found.collect()
 }
 
+/// The notifications that the tenants' feed does not have yet.
+pub(crate) fn unfed(
+    connection: &Connection,
+    mark: Option<[u8; 16]>,
+) -> rusqlite::Result<Vec<(TenantId, NotificationId)>> {
+    let mut statement = connection.prepare("SELECT tenant, id FROM notification WHERE id > ?1 ORDER BY id")?;
+    let found = statement.query_map([mark.unwrap_or([0; 16])], |row| {
+        Ok((TenantId::from_bytes(row.get(0)?), NotificationId::from_bytes(row.get(1)?)))
+    })?;
+    found.collect()
+}
+
 /// A notification with all that happened to it.
 pub(crate) fn story(
     connection: &Connection,

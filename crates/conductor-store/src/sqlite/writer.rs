@@ -185,21 +185,7 @@ impl Writer {
     fn publish(&self, command: Command, effect: Effect) {
         match (command, effect) {
             (Command::Accept(new, reply), Effect::Accepted(accepted, superseded)) => {
-                let mut memory = self.memory.lock();
-                if let Some(key) = superseded {
-                    memory.ended(key, true);
-                    memory.count_out(new.notification.channel_id);
-                }
-                if matches!(accepted, Accepted::New { .. }) {
-                    let notification = &new.notification;
-                    let at_once = notification.first_due() <= notification.accepted_at;
-                    memory.count_in(notification.channel_id);
-                    memory.arrive(write::first(notification), at_once.then_some(notification));
-                    if Some(notification.id) > self.fed_through {
-                        memory.unfed.push((notification.tenant, notification.id));
-                    }
-                }
-                drop(memory);
+                self.publish_accepted(&new, &accepted, superseded);
                 let _ = reply.send(Ok(accepted));
             }
             (Command::Settle(lease, _, reply), Effect::Settled(settled)) => {
@@ -252,6 +238,23 @@ impl Writer {
             #[cfg(test)]
             (Command::Panic { .. }, Effect::Written) => panic!("as the test wants it"),
             _ => unreachable!("apply gives each command its own effect"),
+        }
+    }
+
+    fn publish_accepted(&self, new: &NewNotification, accepted: &Accepted, superseded: Option<DeliveryKey>) {
+        let mut memory = self.memory.lock();
+        if let Some(key) = superseded {
+            memory.ended(key, true);
+            memory.count_out(new.notification.channel_id);
+        }
+        if matches!(accepted, Accepted::New { .. }) {
+            let notification = &new.notification;
+            let at_once = notification.first_due() <= notification.accepted_at;
+            memory.count_in(notification.channel_id);
+            memory.arrive(write::first(notification), at_once.then_some(notification));
+            if Some(notification.id) > self.fed_through {
+                memory.unfed.push((notification.tenant, notification.id));
+            }
         }
     }
 
