@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use crate::delivery::{Attempt, DeliveryKey, FailureReason, Status};
 use crate::id::{ChannelId, NotificationId, TenantId};
 use crate::notification::{Notification, Priority};
+use crate::retention::{Compacted, Pruned, Retention};
 use crate::retry::Settlement;
 use crate::time::Timestamp;
 
@@ -203,6 +204,8 @@ pub enum Transition {
     NotFound,
     /// Its present status does not allow it.
     WrongStatus(Status),
+    /// Its content was removed at this time, so that there is nothing left to send.
+    Redacted(Timestamp),
 }
 
 /// Another channel for a dead letter.
@@ -249,6 +252,8 @@ pub struct Summary {
     pub notification: Notification,
     /// The status of its last delivery.
     pub status: Status,
+    /// When its content was removed, if it was.
+    pub redacted_at: Option<Timestamp>,
 }
 
 /// A notification with all that happened to it.
@@ -256,6 +261,8 @@ pub struct Summary {
 pub struct Story {
     /// The notification.
     pub notification: Notification,
+    /// When its content was removed, if it was: message, title, data, targets, and what providers said of it.
+    pub redacted_at: Option<Timestamp>,
     /// Its deliveries, in the order in which they were created; at least one.
     pub deliveries: Vec<DeliveryStory>,
 }
@@ -369,8 +376,22 @@ pub trait Store: Send + Sync + 'static {
     /// Forgets idempotency keys that were accepted before `before`. Returns how many.
     async fn forget_idempotency(&self, before: Timestamp) -> Result<usize, StoreError>;
 
+    /// Does a step of what `retention` asks for, so small that whatever else waits for the store hardly notices: looks
+    /// through a part of what is old, removes the notifications that have ended long enough ago, and the content of
+    /// others. Call it until it is done, and then again after some time: it goes on where it stopped, and looks at
+    /// everything again once in a thirtieth of the time that a tenant's notifications are kept.
+    ///
+    /// What waits or is held, and what ended later than `now`, stays.
+    async fn prune(&self, retention: &Arc<Retention>, now: Timestamp) -> Result<Pruned, StoreError>;
+
+    /// Does a small step towards a file without needless empty space. Some is left for what comes.
+    async fn compact(&self) -> Result<Compacted, StoreError>;
+
     /// Whether the store can write now.
     async fn ping(&self) -> Result<(), StoreError>;
+
+    /// Whether the store works at all. False: it has been closed, or has failed as a whole, which only a new start mends.
+    fn is_running(&self) -> bool;
 
     /// Writes what is in flight and lets go of the files. Later calls are [`StoreError::Closed`].
     async fn close(&self);

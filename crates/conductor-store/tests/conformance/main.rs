@@ -12,7 +12,9 @@ mod lists;
 mod model;
 mod progress;
 mod recovery;
+mod retention;
 mod sqlite;
+mod tidying;
 
 /// Runs each case on each engine, as `engine::theme::case`.
 macro_rules! conformance {
@@ -65,6 +67,13 @@ macro_rules! conformance {
                     concurrency: all_that_was_acknowledged_is_there_after_a_crash, a_race_for_one_delivery_has_one_winner,
                         a_race_between_cancel_and_claim_has_one_winner, a_stop_under_load_loses_nothing,
                         a_dropped_claim_leases_nothing;
+                    retention: what_has_ended_long_ago_is_removed, what_waits_or_is_held_stays_however_old_it_is,
+                        the_age_counts_from_the_end_of_the_last_delivery, content_goes_before_the_rest,
+                        a_redacted_dead_letter_is_not_replayed, what_is_tried_again_in_time_stays,
+                        each_tenant_has_its_own_rule, a_clock_that_was_wrong_removes_nothing_too_early,
+                        a_request_whose_notification_is_gone_is_new_again,
+                        a_list_is_read_while_what_is_old_is_removed,
+                        a_crash_in_the_middle_of_a_round_leaves_a_good_store;
                     model: random_operations_agree_with_a_simple_model;
                 );
             }

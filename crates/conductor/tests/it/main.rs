@@ -25,6 +25,7 @@ mod first_run;
 mod loop_guard;
 mod packaging;
 mod repository;
+mod retention;
 mod secrets;
 mod signals;
 mod start_faults;
