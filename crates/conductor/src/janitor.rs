@@ -1,8 +1,9 @@
-//! What is to be done from time to time: ending what has expired, forgetting old idempotency keys.
+//! What is to be done from time to time: ending what has expired, forgetting old idempotency keys and bulk retries.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use conductor_core::replay;
 use conductor_core::store::{BATCH_MAX, IDEMPOTENCY_KEPT};
 use conductor_core::{FailureReason, Status, StoreError};
 use tokio_util::sync::CancellationToken;
@@ -13,7 +14,7 @@ use crate::app::App;
 /// time.
 const EXPIRY_EVERY: Duration = Duration::from_secs(1);
 const EXPIRY_SHARE: u32 = 50;
-/// Old idempotency keys are looked for so often.
+/// Old idempotency keys and bulk retries are looked for so often.
 const FORGET_EVERY: Duration = Duration::from_secs(10 * 60);
 
 /// Tidies up until `stop`.
@@ -33,7 +34,7 @@ pub async fn run(app: Arc<App>, stop: CancellationToken) {
         if forgot.elapsed() >= FORGET_EVERY {
             forgot = Instant::now();
             if let Err(error) = forget(&app).await {
-                tracing::warn!(%error, "Old idempotency keys could not be forgotten; it is tried again");
+                tracing::warn!(%error, "Old idempotency keys and bulk retries could not be forgotten; it is tried again");
             }
         }
     }
@@ -61,5 +62,5 @@ async fn expire(app: &App) -> Result<(), StoreError> {
 async fn forget(app: &App) -> Result<(), StoreError> {
     let before = app.clock.now().minus(IDEMPOTENCY_KEPT);
     while app.store.forget_idempotency(before).await? == BATCH_MAX && !app.stop.is_cancelled() {}
-    Ok(())
+    app.store.forget_replays(app.clock.now().minus(replay::KEPT)).await
 }

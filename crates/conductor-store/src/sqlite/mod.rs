@@ -31,6 +31,7 @@ mod change;
 mod fault_tests;
 mod memory;
 mod read;
+mod replays;
 mod rows;
 #[cfg(test)]
 mod tests;

@@ -9,13 +9,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
+use conductor_core::replay::ReplayJob;
 use conductor_core::store::{Accepted, Expired, Finished, Lease, NewNotification, Settled, Transition, Unsettled};
 use conductor_core::{DeliveryKey, NotificationId, StoreError, TenantId, Timestamp};
 use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot};
 
 use super::change::{Change, Touched};
-use super::memory::Memory;
+use super::memory::{Memory, State};
+use super::replays::JobChange;
 use super::write;
 
 /// The most commands that one commit takes.
@@ -35,6 +37,7 @@ pub(crate) enum Command {
     /// Takes that back.
     Unmark(DeliveryKey, Reply<()>),
     Change(Change, Reply<Transition>),
+    Job(JobChange, Reply<Option<ReplayJob>>),
     Expire(Vec<DeliveryKey>, Timestamp, Reply<Vec<Expired>>),
     Forget(Vec<(TenantId, String)>, Timestamp, Reply<usize>),
     Ping(Reply<()>),
@@ -67,6 +70,7 @@ pub(crate) enum Effect {
     Accepted(Accepted, Option<DeliveryKey>),
     Settled(Settled),
     Changed(Transition, Option<Touched>),
+    Job(Option<Box<ReplayJob>>, Vec<Touched>),
     Expired(Vec<Expired>),
     Forgotten(usize),
     Written,
@@ -195,18 +199,16 @@ impl Writer {
             }
             (Command::Change(change, reply), Effect::Changed(transition, touched)) => {
                 if let Some(touched) = touched {
-                    let mut memory = self.memory.lock();
-                    memory.ended(touched.key, true);
-                    if let Some(channel) = touched.ended {
-                        memory.count_out(channel);
-                    }
-                    if let Some(queued) = touched.queued {
-                        memory.count_in(queued.channel);
-                        memory.arrive(queued, None);
-                    }
+                    touch(&mut self.memory.lock(), &touched);
                 }
                 drop(change);
                 let _ = reply.send(Ok(transition));
+            }
+            (Command::Job(_, reply), Effect::Job(job, all)) => {
+                let mut memory = self.memory.lock();
+                all.iter().for_each(|touched| touch(&mut memory, touched));
+                drop(memory);
+                let _ = reply.send(Ok(job.map(|job| *job)));
             }
             (Command::Expire(_, _, reply), Effect::Expired(expired)) => {
                 let mut memory = self.memory.lock();
@@ -239,6 +241,7 @@ impl Writer {
                 drop(reply.send(Err(error)));
             }
             Command::Change(_, reply) => drop(reply.send(Err(error))),
+            Command::Job(_, reply) => drop(reply.send(Err(error))),
             Command::Expire(_, _, reply) => drop(reply.send(Err(error))),
             Command::Forget(_, _, reply) => drop(reply.send(Err(error))),
             #[cfg(test)]
@@ -275,6 +278,18 @@ impl Writer {
         if let Err(error) = closed {
             tracing::warn!(%error, "The store could not be closed cleanly; the next start recovers it");
         }
+    }
+}
+
+/// Makes known in memory what a change did to `pending`.
+fn touch(memory: &mut State, touched: &Touched) {
+    memory.ended(touched.key, true);
+    if let Some(channel) = touched.ended {
+        memory.count_out(channel);
+    }
+    if let Some(queued) = touched.queued {
+        memory.count_in(queued.channel);
+        memory.arrive(queued, None);
     }
 }
 

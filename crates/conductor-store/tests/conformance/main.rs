@@ -11,6 +11,7 @@ mod life;
 mod lists;
 mod model;
 mod recovery;
+mod replays;
 mod sqlite;
 
 /// Runs each case on each engine, as `engine::theme::case`.
@@ -53,6 +54,11 @@ macro_rules! conformance {
                         a_suspect_that_is_not_due_is_not_blamed, a_held_suspect_is_not_blamed,
                         a_stop_after_a_crash_ends_the_suspicion, fallbacks_and_retries_survive_a_crash,
                         a_crash_at_the_very_start_leaves_a_good_store;
+                    replays: a_step_queues_and_moves_on_together,
+                        a_job_takes_each_once_though_it_fails_again_and_nothing_newer,
+                        a_job_keeps_its_filter_and_its_way, held_ones_go_on_in_a_step,
+                        a_canceled_job_queues_nothing_more, a_tenant_has_its_own_jobs_and_only_a_few,
+                        old_jobs_are_forgotten_and_running_ones_are_not, a_step_that_is_too_large_is_not_taken;
                     concurrency: all_that_was_acknowledged_is_there_after_a_crash, a_race_for_one_delivery_has_one_winner,
                         a_race_between_cancel_and_claim_has_one_winner, a_stop_under_load_loses_nothing,
                         a_dropped_claim_leases_nothing;
