@@ -91,7 +91,9 @@ mod tests {
         let known = u32::try_from(MIGRATIONS.len()).unwrap();
         connection.execute("INSERT INTO migration VALUES (?1, x'00')", [known + 1]).unwrap();
         let newer = migrate(&mut connection);
-        assert!(matches!(newer, Err(MigrateError::Newer { found, known: told }) if (found, told) == (known + 1, known)));
+        assert!(
+            matches!(newer, Err(MigrateError::Newer { found, known: told }) if (found, told) == (known + 1, known))
+        );
         connection.execute("DELETE FROM migration WHERE number > ?1", [known]).unwrap();
         connection.execute_batch("UPDATE migration SET checksum = x'00'").unwrap();
         assert!(matches!(migrate(&mut connection), Err(MigrateError::Changed(1))));

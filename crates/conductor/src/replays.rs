@@ -22,8 +22,10 @@ const JOBS_MAX: usize = 100;
 const HORIZON: Duration = Duration::from_secs(10);
 /// A job adds nothing to a channel in which so many wait.
 const AHEAD_MAX: u64 = 10_000;
+/// Where there was no room, a job goes on when this part of all the places is free: each look costs a read.
+const FREE_PART: u64 = 10;
 /// How long a job waits for room in a channel or in its tenant's quota.
-const ROOM_PAUSE: Duration = Duration::from_millis(200);
+const ROOM_PAUSE: Duration = Duration::from_millis(500);
 /// How long a job waits after the store has failed, or for its tenant to be configured again.
 const TROUBLE_PAUSE: Duration = Duration::from_secs(1);
 
@@ -92,12 +94,15 @@ async fn turn(app: &App, stop: &CancellationToken, job: &ReplayJob) -> Result<Op
     };
     let mut room = Room::of(app, tenant);
     let through = job.redirect.as_ref().map(|redirect| redirect.channel_id);
-    let wanted = by_rate.min(through.map_or(room.tenant, |channel| room.tenant.min(room.in_channel(channel))));
+    let wanted = by_rate.min(room.tenant).min(room.for_any(through.or(job.filter.channel_id), tenant));
     let Some(wanted) = usize::try_from(wanted).ok().filter(|wanted| *wanted > 0) else {
         return Ok(Some(ROOM_PAUSE));
     };
     let Page { items, next } = app.store.notifications(job.tenant, &job.filter, wanted, Some(job.position)).await?;
     let fitting = items.iter().take_while(|item| room.take(through.unwrap_or(item.notification.channel_id))).count();
+    if fitting == 0 && !items.is_empty() {
+        return Ok(Some(ROOM_PAUSE));
+    }
     let at_end = fitting == items.len() && next.is_none();
     let place = if fitting == items.len() { next } else { None };
     let mut job = job.clone();
@@ -176,14 +181,22 @@ impl<'a> Room<'a> {
     fn of(app: &'a App, tenant: &Tenant) -> Self {
         let room = tenant.queued.map(|max| {
             let waiting: u64 = tenant.channels.iter().map(|channel| app.store.waiting(channel.id)).sum();
-            max.div_ceil(2).saturating_sub(waiting)
+            left(max.div_ceil(2), waiting)
         });
         Self { app, tenant: room.unwrap_or(u64::MAX), channels: HashMap::new() }
     }
 
     fn in_channel(&mut self, channel: ChannelId) -> u64 {
-        let waiting = || AHEAD_MAX.saturating_sub(self.app.store.waiting(channel));
-        *self.channels.entry(channel).or_insert_with(waiting)
+        *self.channels.entry(channel).or_insert_with(|| left(AHEAD_MAX, self.app.store.waiting(channel)))
+    }
+
+    /// How many a turn may take at the most: all go through one channel, or nobody knows yet through which.
+    fn for_any(&mut self, one: Option<ChannelId>, tenant: &Tenant) -> u64 {
+        match one {
+            Some(channel) => self.in_channel(channel),
+            None if tenant.channels.iter().any(|channel| self.in_channel(channel.id) == 0) => STEP_MAX as u64,
+            None => AHEAD_MAX,
+        }
     }
 
     /// Takes one place in a channel, if there is one.
@@ -194,6 +207,12 @@ impl<'a> Room<'a> {
             true
         })
     }
+}
+
+/// How many more fit; none until it is worth going on.
+fn left(most: u64, waiting: u64) -> u64 {
+    let free = most.saturating_sub(waiting);
+    if free.saturating_mul(FREE_PART) < most { 0 } else { free }
 }
 
 #[cfg(test)]
@@ -207,6 +226,21 @@ mod tests {
         let (id, tenant) = (ReplayId::new(Uuid::from_u128(2)), TenantId::new(Uuid::from_u128(1)));
         let job = ReplayJob::new(id, tenant, Timestamp::ZERO, Filter::default());
         ReplayJob { interval, next_due: Timestamp::from_millis(next_due), ..job }
+    }
+
+    #[test]
+    fn a_job_that_lacked_room_goes_on_when_a_tenth_is_free() {
+        for (most, waiting, expected) in [
+            (10_000, 0, 10_000),
+            (10_000, 9_000, 1_000),
+            (10_000, 9_001, 0),
+            (10, 9, 1),
+            (1, 0, 1),
+            (10, 12, 0),
+            (0, 0, 0),
+        ] {
+            assert_eq!(left(most, waiting), expected, "{waiting} of {most}");
+        }
     }
 
     #[test]

@@ -56,13 +56,11 @@ impl Replays for SqliteStore {
     }
 
     async fn running_replays(&self, after: Option<ReplayId>, limit: usize) -> Result<Vec<ReplayJob>, StoreError> {
-        let sql =
-            format!("SELECT {COLUMNS} FROM replay_job WHERE ended_at IS NULL AND id > ?1 ORDER BY id LIMIT ?2");
+        let sql = format!("SELECT {COLUMNS} FROM replay_job WHERE ended_at IS NULL AND id > ?1 ORDER BY id LIMIT ?2");
         let after = after.map_or([0; 16], |id| *id.bytes());
         let limit = rows::count(limit.min(BATCH_MAX));
-        let read = move |connection: &Connection| {
-            connection.prepare_cached(&sql)?.query_map((after, limit), job)?.collect()
-        };
+        let read =
+            move |connection: &Connection| connection.prepare_cached(&sql)?.query_map((after, limit), job)?.collect();
         self.own_readers.read(read).await
     }
 

@@ -159,7 +159,8 @@ async fn many_dead_letters_are_counted_filtered_and_sent_again() {
     let before = provider.received().len();
     provider.then(Answer::status(200));
     let done = retry_many(&client, &json!({ "q": "red" })).await;
-    for (member, value) in [("status", json!("done")), ("matched", json!(2)), ("retried", json!(2)), ("skipped", json!(0))]
+    for (member, value) in
+        [("status", json!("done")), ("matched", json!(2)), ("retried", json!(2)), ("skipped", json!(0))]
     {
         assert_eq!(done[member], value, "{done}");
     }

@@ -47,7 +47,8 @@ async fn no_call_shows_or_changes_what_belongs_to_another_tenant() {
     let before = a.until(&theirs.notification, "failed").await;
     let none = json!({ "channel": "log" });
     let job = a.post("/notifications/retry", &none).await.expect(200)["id"].as_str().unwrap().to_owned();
-    let marks = [TENANT_A, "Tenant A", "secret hook", message, &provider.url(), &theirs.notification, &theirs.channel, &job];
+    let marks =
+        [TENANT_A, "Tenant A", "secret hook", message, &provider.url(), &theirs.notification, &theirs.channel, &job];
     let their_job = Theirs { notification: job.clone(), channel: theirs.channel.clone() };
 
     let item = json!({ "channelId": theirs.channel, "message": "mine" });
