@@ -103,43 +103,39 @@ async fn turn(app: &App, stop: &CancellationToken, job: &ReplayJob) -> Result<Op
     if fitting == 0 && !items.is_empty() {
         return Ok(Some(ROOM_PAUSE));
     }
-    let at_end = fitting == items.len() && next.is_none();
-    let place = if fitting == items.len() { next } else { None };
+    let fits_all = fitting == items.len();
     let mut job = job.clone();
     let mut parts = items[..fitting].chunks(STEP_MAX).peekable();
     loop {
         let part = parts.next().unwrap_or_default();
         let is_last = parts.peek().is_none();
-        let last_taken = part.last().map_or(job.position, |item| item.notification.id);
+        let visited = part.last().map_or(job.position, |item| item.notification.id);
         let step = ReplayStep {
             job: job.id,
             from: job.position,
             items: part.iter().map(|item| item_of(item, tenant, through)).collect(),
             due: next_due(&job, now),
-            to: if is_last { place.unwrap_or(last_taken) } else { last_taken },
-            ends_at: (is_last && at_end).then(|| app.clock.now()),
+            to: next.filter(|_| is_last && fits_all).unwrap_or(visited),
+            ends_at: (is_last && fits_all && next.is_none()).then(|| app.clock.now()),
         };
         let Some(after) = app.store.step_replay(step).await? else { return Ok(None) };
         job = after;
-        if let Some(pause) = pause_after(&job, is_last, fitting < items.len()) {
-            return Ok(pause);
+        if job.ended_at.is_some() {
+            tell_end(&job);
+            return Ok(None);
         }
-        if stop.is_cancelled() {
-            return Ok(Some(Duration::ZERO));
+        if is_last || stop.is_cancelled() {
+            return Ok(Some(if fits_all { Duration::ZERO } else { ROOM_PAUSE }));
         }
     }
 }
 
-/// Whether a turn is over, and what it then returns.
-fn pause_after(job: &ReplayJob, is_last: bool, lacks_room: bool) -> Option<Option<Duration>> {
-    if job.ended_at.is_some() {
-        tracing::info!(
-            replay.id = %job.id, tenant.id = %job.tenant, retried = job.retried, skipped = job.skipped,
-            canceled = job.canceled, "Bulk retry ended",
-        );
-        return Some(None);
+fn tell_end(job: &ReplayJob) {
+    let (id, tenant, retried, skipped) = (job.id, job.tenant, job.retried, job.skipped);
+    // Whoever canceled it has had it written to the log.
+    if !job.canceled {
+        tracing::info!(replay.id = %id, tenant.id = %tenant, retried, skipped, "Bulk retry done");
     }
-    is_last.then_some(Some(if lacks_room { ROOM_PAUSE } else { Duration::ZERO }))
 }
 
 fn item_of(item: &Summary, tenant: &Tenant, through: Option<ChannelId>) -> ReplayItem {

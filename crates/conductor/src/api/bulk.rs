@@ -106,7 +106,8 @@ struct Wish {
     request_body(content = Option<BulkRequest>, content_type = "application/json",
         description = "All dead letters where it is left out."),
     responses(
-        (status = 200, description = "All that fit were queued again, or, with `dryRun`, counted.", body = BulkAnswer),
+        (status = 200, description = "All that fit were queued again, or, with `dryRun`, counted.", body = BulkAnswer,
+            headers(("Preference-Applied" = String, description = "`wait=N`"))),
         (status = 202, description = "It goes on: ask for its progress.", body = ReplayItem,
             headers(("Location" = String, description = "Where its progress is."))),
         BulkRefusal

@@ -140,6 +140,7 @@ pub(crate) async fn cancel(
 ) -> Result<Json<ReplayItem>, ApiError> {
     let job = api.app.store.cancel_replay(caller.tenant.id, id, api.app.clock.now()).await?;
     let job = job.ok_or_else(unknown)?;
+    tracing::info!(replay.id = %id, tenant.id = %caller.tenant.id, retried = job.retried, "Bulk retry canceled");
     api.app.replays.tell_end();
     Ok(Json(ReplayItem::from(&job)))
 }

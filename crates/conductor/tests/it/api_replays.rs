@@ -16,7 +16,7 @@ use tempfile::TempDir;
 
 use crate::support::client::{Client, Reply};
 use crate::support::process::Process;
-use crate::support::provider::{DEADLINE, Provider};
+use crate::support::provider::{Answer, DEADLINE, Provider};
 use crate::support::server::{ADMIN_KEY, KEY_A, KEY_B, TENANT_A, TestServer, World, answer, http};
 
 /// How long the largest job may take on a busy machine.
@@ -173,6 +173,30 @@ async fn a_canceled_bulk_retry_leaves_what_it_has_not_queued() {
         client.get(&format!("/notifications/retry/{unknown}")).await.problem(404);
         client.act(&format!("/notifications/retry/{unknown}/cancel")).await.problem(404);
     }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_fails_again_is_left_for_another_call() {
+    const ALL: usize = 1_100;
+    let provider = Provider::start().await;
+    provider.then(Answer::status(404));
+    let world = World::new().webhook(TENANT_A, "refusing", &provider.url(), &json!({}));
+    let server = world.start_in(left_by_an_outage(ALL).await).await;
+    let client = Client::new(&server, Some(KEY_A));
+    // Slow enough that the first have failed before the last are queued: they are dead letters of another kind then.
+    let wish = json!({ "rate": { "per": "1s", "limit": 100 }, "redirect": { "channel": "webhook" } });
+    let place = place(&begin(&client, &wish).await);
+    let done = until(&client, &place, |job| job["status"] == "done").await;
+    assert!(provider.received().len() > 100, "some had failed again");
+    assert_eq!(retried(&done), ALL as u64);
+    provider.wait_for(ALL).await;
+    let start = Instant::now();
+    while count(&client, &json!({ "status": "failed" })).await < ALL as u64 {
+        assert!(start.elapsed() < DEADLINE, "they do not fail");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(provider.received().len(), ALL);
     server.stop().await;
 }
 
