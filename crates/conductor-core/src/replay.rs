@@ -12,7 +12,7 @@ use crate::store::{Filter, Redirect, StoreError};
 use crate::time::Timestamp;
 
 /// The most notifications that one step takes: others wait for the writer as long as that takes.
-pub const STEP_MAX: usize = 100;
+pub const STEP_MAX: usize = 50;
 /// The most jobs of one tenant that have not ended.
 pub const RUNNING_MAX: usize = 4;
 /// The most jobs of one tenant that are kept after their end.

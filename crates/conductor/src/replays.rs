@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use conductor_core::replay::{ReplayItem, ReplayJob, ReplayStep, STEP_MAX};
 use conductor_core::store::{BATCH_MAX, Page, Summary};
@@ -26,6 +26,8 @@ const AHEAD_MAX: u64 = 10_000;
 const FREE_PART: u64 = 10;
 /// How long a job waits for room in a channel or in its tenant's quota.
 const ROOM_PAUSE: Duration = Duration::from_millis(500);
+/// A job rests after each step as long as that took, but no longer than this.
+const STEP_PAUSE_MAX: Duration = Duration::from_millis(100);
 /// How long a job waits after the store has failed, or for its tenant to be configured again.
 const TROUBLE_PAUSE: Duration = Duration::from_secs(1);
 
@@ -118,6 +120,7 @@ async fn turn(app: &App, stop: &CancellationToken, job: &ReplayJob) -> Result<Op
             to: next.filter(|_| is_last && fits_all).unwrap_or(visited),
             ends_at: (is_last && fits_all && next.is_none()).then(|| app.clock.now()),
         };
+        let began = Instant::now();
         let Some(after) = app.store.step_replay(step).await? else { return Ok(None) };
         job = after;
         if job.ended_at.is_some() {
@@ -127,6 +130,8 @@ async fn turn(app: &App, stop: &CancellationToken, job: &ReplayJob) -> Result<Op
         if is_last || stop.is_cancelled() {
             return Ok(Some(if fits_all { Duration::ZERO } else { ROOM_PAUSE }));
         }
+        // Half of the time belongs to whoever else wants to write.
+        tokio::time::sleep(began.elapsed().min(STEP_PAUSE_MAX)).await;
     }
 }
 
