@@ -40,6 +40,7 @@ mod damage_tests;
 mod fault_tests;
 mod memory;
 mod read;
+mod replays;
 mod retention;
 mod rows;
 #[cfg(test)]

@@ -321,7 +321,7 @@ fn candidates(
         (before, bound) => before.or(bound).unwrap_or(NotificationId::from_bytes([0xff; 16])),
     };
     let (sql, with_unfed) = match request.filter.status {
-        Some(status) if status.is_dead_letter() => (
+        status if request.filter.dead_letters || status.is_some_and(Status::is_dead_letter) => (
             "SELECT DISTINCT notification FROM ended WHERE tenant = ?1 AND notification < ?2 \
              AND status IN ('failed', 'expired', 'undelivered') ORDER BY notification DESC LIMIT ?3",
             false,
@@ -360,7 +360,7 @@ fn summary(
 ) -> rusqlite::Result<Option<Summary>> {
     let Some(status) = status(connection, memory, id, request.now)? else { return Ok(None) };
     let filter = &request.filter;
-    if filter.status.is_some_and(|wanted| wanted != status) {
+    if filter.status.is_some_and(|wanted| wanted != status) || (filter.dead_letters && !status.is_dead_letter()) {
         return Ok(None);
     }
     let notification = write::notification_by_id(connection, id)?;
