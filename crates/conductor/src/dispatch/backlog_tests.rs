@@ -393,7 +393,7 @@ impl World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
 
     /// However much there is and whatever becomes of it: memory stays bounded, a lane's order holds across what is in
     /// memory and what is only in the store, and all leaves in the end.

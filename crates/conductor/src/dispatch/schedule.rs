@@ -5,7 +5,7 @@
 //! channel is ordered. A channel that may not send costs nothing until it may again: it is taken out of the turns.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, VecDeque};
 
 use conductor_core::store::Queued;
 use conductor_core::{ChannelId, DeliveryKey, Priority, TenantId, Timestamp};
@@ -65,8 +65,8 @@ pub(crate) struct ChannelQueue {
 #[derive(Default)]
 struct LaneState {
     busy: bool,
-    /// The place of its next one, which is ready: what stands behind that in the lane waits, ready or not.
-    next: Option<PlaceInLane>,
+    /// The places of those that waited here and are ready now: what stands behind them waits, ready or not.
+    offered: BTreeSet<PlaceInLane>,
     /// The next alarm that is set for an ordered channel's first, if any. It may ring for nothing, but it is never late.
     alarm: Option<Timestamp>,
     /// What waits behind what is busy: the most urgent first, and of those the oldest. An ordered channel keeps all of
@@ -440,6 +440,7 @@ impl Schedule {
         }
         if channel.lanes.contains_key(&entry.lane) {
             self.park(entry, Timestamp::ZERO);
+            self.offer(entry.channel, entry.lane);
         } else {
             self.make_ready(entry, entry.limited == Limited::default());
         }
@@ -454,10 +455,10 @@ impl Schedule {
                 return Some(entry);
             }
             let state = channel.lanes.entry(entry.lane).or_default();
-            let here = entry.place_in_lane(false, self.seen);
-            let is_next = state.next.is_some_and(|next| next.2 == entry.key);
-            let goes = !state.busy && (is_next || state.next.is_none_or(|next| here < next));
-            state.next = state.next.filter(|_| !is_next);
+            let offered = state.offered.iter().find(|offered| offered.2 == entry.key).copied();
+            let here = offered.unwrap_or_else(|| entry.place_in_lane(false, self.seen));
+            state.offered.remove(&here);
+            let goes = !state.busy && state.offered.first().is_none_or(|first| here < *first);
             if goes {
                 state.busy = true;
                 return Some(entry);
@@ -538,15 +539,22 @@ impl Schedule {
         let channel = &mut self.channels[place as usize];
         let Some(state) = channel.lanes.get_mut(&lane) else { return };
         state.busy = false;
-        if state.next.is_some() {
-            return;
+        self.offer(place, lane);
+    }
+
+    /// Makes the first of a lane ready, unless that waits for one under way or for one that is before it.
+    fn offer(&mut self, place: u32, lane: u64) {
+        let channel = &mut self.channels[place as usize];
+        let Some(state) = channel.lanes.get_mut(&lane).filter(|state| !state.busy) else { return };
+        match (state.parked.first_entry(), state.offered.first()) {
+            (None, None) => drop(channel.lanes.remove(&lane)),
+            (Some(first), offered) if offered.is_none_or(|offered| first.key() < offered) => {
+                let (here, (entry, _)) = first.remove_entry();
+                state.offered.insert(here);
+                self.make_ready(entry, entry.limited == Limited::default());
+            }
+            _ => {}
         }
-        let Some((next, (entry, _))) = state.parked.pop_first() else {
-            channel.lanes.remove(&lane);
-            return;
-        };
-        state.next = Some(next);
-        self.make_ready(entry, entry.limited == Limited::default());
     }
 
     /// Makes an ordered lane's first ready if it is due, or sets an alarm for it.
