@@ -8,10 +8,10 @@ use tempfile::TempDir;
 
 use super::*;
 
-const NOW: Timestamp = Timestamp::ZERO;
+pub(super) const NOW: Timestamp = Timestamp::ZERO;
 const TENANT: TenantId = TenantId::from_bytes([1; 16]);
 
-fn open() -> (SqliteStore, TempDir) {
+pub(super) fn open() -> (SqliteStore, TempDir) {
     let directory = TempDir::new().unwrap();
     let store = SqliteStore::open(directory.path(), Arc::new(ManualClock::at(NOW))).unwrap();
     (store, directory)
@@ -39,13 +39,13 @@ fn notification(number: u8) -> Arc<Notification> {
     Arc::new(notification.unwrap())
 }
 
-async fn accept(store: &SqliteStore, number: u8) -> Result<DeliveryKey, StoreError> {
+pub(super) async fn accept(store: &SqliteStore, number: u8) -> Result<DeliveryKey, StoreError> {
     let notification = notification(number);
     let key = DeliveryKey { notification: notification.id, ordinal: 0 };
     store.accept(NewNotification { notification, idempotency: None }).await.map(|_| key)
 }
 
-async fn claim(store: &SqliteStore, key: DeliveryKey) -> Result<Claimed, StoreError> {
+pub(super) async fn claim(store: &SqliteStore, key: DeliveryKey) -> Result<Claimed, StoreError> {
     store.claim(&[Claim { key, suspect: false }], NOW).await.map(|mut claimed| claimed.remove(0))
 }
 
@@ -96,6 +96,7 @@ async fn a_writer_that_has_failed_as_a_whole_leaves_nobody_waiting_and_nothing_i
         tokio::task::yield_now().await;
     }
     assert_eq!(store.ping().await, Err(StoreError::Closed));
+    assert!(!store.is_running());
     assert_eq!(accept(&store, 3).await, Err(StoreError::Closed));
     assert!(matches!(claim(&store, other).await, Err(StoreError::Closed)));
     store.close().await;

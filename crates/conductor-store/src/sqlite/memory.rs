@@ -400,7 +400,7 @@ mod tests {
                 channel: "log".to_owned(),
                 channel_id: ChannelId::from_bytes([2; 16]),
                 target: None,
-                message: "x".repeat(if id % 2 == 0 { 10 } else { 1_000 }),
+                message: "x".repeat(if id.is_multiple_of(2) { 10 } else { 1_000 }),
                 title: None,
                 priority: Priority::Normal,
                 format: conductor_core::Format::Text,
@@ -419,7 +419,7 @@ mod tests {
             let key = DeliveryKey { notification: notification.id, ordinal: 0 };
             state.arrive(Queued { key, ..queued(0) }, Some(&notification));
             // Every other one is sent at once.
-            if id % 2 == 0 {
+            if id.is_multiple_of(2) {
                 assert!(matches!(state.lease(key), Hold::Fresh(_)), "{id}");
                 state.unlease(key);
             }

@@ -1,7 +1,6 @@
 //! The SQLite engine. One process owns the file, one thread writes it, and a claim needs no write: leases live in
 //! memory, because a process that died holds none.
 
-use std::fs::{File, TryLockError};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,27 +9,39 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use conductor_core::retention::{Compacted, Pruned};
 use conductor_core::retry::BACKOFF;
 use conductor_core::store::{
     Accepted, BATCH_MAX, Backlog, BacklogRequest, Claim, Claimed, Expired, Filter, Finished, Idempotency, Lease,
-    NewNotification, Page, Queued, Redirect, Settled, Store, Story, Transition, Unsettled,
+    NewNotification, Page, Progress, Queued, Redirect, Settled, Store, Story, Transition, Unsettled,
 };
-use conductor_core::{ChannelId, Clock, DeliveryKey, Notification, NotificationId, StoreError, TenantId, Timestamp};
+use conductor_core::{
+    ChannelId, Clock, DeliveryKey, Notification, NotificationId, Retention, StoreError, TenantId, Timestamp,
+};
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OptionalExtension};
 use tokio::sync::{Mutex, Notify, Semaphore, oneshot};
 
 use crate::migrate::{MigrateError, migrate, refuse_foreign};
 use change::{Change, ChangeKind};
+use damage::Damage;
 use memory::{Hold, Memory};
+use place::{keep_private, lock};
 use read::{PageRequest, Readers};
+use retention::Tidying;
 use write::Waiting;
 use writer::{Command, Envelope, Reply, Writer};
 
 mod change;
+mod damage;
+#[cfg(test)]
+mod damage_tests;
 #[cfg(test)]
 mod fault_tests;
 mod memory;
+mod place;
 mod read;
+mod retention;
 mod rows;
 #[cfg(test)]
 mod tests;
@@ -62,6 +73,9 @@ pub enum OpenError {
     /// The tables could not be brought up to date.
     #[error("{0}: {1}")]
     Migrate(PathBuf, #[source] MigrateError),
+    /// A file cannot be read as it was written. Nothing was changed in it.
+    #[error("{0}: the store is damaged: {1}")]
+    Damaged(PathBuf, String),
     /// The engine failed.
     #[error("{0}: {1}")]
     Engine(PathBuf, #[source] rusqlite::Error),
@@ -80,9 +94,12 @@ pub struct SqliteStore {
     clock: Arc<dyn Clock>,
     /// Whether the last thing that was to be written could not be, for a reason that concerns everything.
     failing: Arc<AtomicBool>,
+    damage: Arc<Damage>,
     latest: Option<NotificationId>,
     /// One scan at a time, so that each knows what came while it read.
     scanning: Mutex<()>,
+    /// How far the removal of what is old has come.
+    tidying: Mutex<Tidying>,
     /// The writer; none after it has ended.
     writer: Mutex<Option<JoinHandle<()>>>,
 }
@@ -94,13 +111,21 @@ impl SqliteStore {
         std::fs::create_dir_all(directory).map_err(io)?;
         let lock = lock(&directory.join(LOCK_FILE))?;
         let path = directory.join(FILE);
-        keep_private(&path).map_err(|error| OpenError::Io(path.clone(), error))?;
-        let engine = |error| OpenError::Engine(path.clone(), error);
-        let migrated = |error| OpenError::Migrate(path.clone(), error);
+        let file = |error| OpenError::Io(path.clone(), error);
+        let engine = |error| OpenError::of_engine(&path, error);
+        let migrated = |error| OpenError::of_migration(&path, error);
+        let sound = |damage: Option<String>| damage.map_or(Ok(()), |what| Err(OpenError::Damaged(path.clone(), what)));
+        sound(damage::of_files(&path).map_err(file)?)?;
+        keep_private(&path).map_err(file)?;
         let mut connection = Connection::open(&path).map_err(engine)?;
+        // What is refused is left as it is, its log included.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(engine)?;
         refuse_foreign(&connection).map_err(migrated)?;
+        sound(damage::of_content(&connection).map_err(engine)?)?;
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false).map_err(engine)?;
         configure(&connection).map_err(engine)?;
         migrate(&mut connection).map_err(migrated)?;
+        retention::make_compactable(&connection).map_err(engine)?;
         let unclean = recover(&mut connection, clock.now()).map_err(engine)?;
         let memory = Arc::new(Memory::default());
         let sql = "SELECT value FROM meta WHERE name = 'feed_mark'";
@@ -119,11 +144,13 @@ impl SqliteStore {
         let fed_through = mark.map(NotificationId::from_bytes);
         let permits = Arc::new(Semaphore::new(COMMANDS_MAX));
         let failing = Arc::new(AtomicBool::new(false));
+        let damage = Arc::new(Damage::default());
         let writer = Writer {
             connection,
             memory: Arc::clone(&memory),
             arrived: Arc::clone(&arrived),
             failing: Arc::clone(&failing),
+            damage: Arc::clone(&damage),
             fed_through,
         };
         let closing = Arc::clone(&permits);
@@ -142,12 +169,15 @@ impl SqliteStore {
             permits,
             memory,
             arrived,
-            readers: Arc::new(Readers::new(&path)),
-            own_readers: Arc::new(Readers::new(&path)),
+            readers: Arc::new(Readers::new(&path, &damage)),
+            own_readers: Arc::new(Readers::new(&path, &damage)),
             clock,
             failing,
-            latest: latest.map(NotificationId::from_bytes),
+            damage,
+            // What the feed was written up to may be gone already.
+            latest: latest.max(mark).map(NotificationId::from_bytes),
             scanning: Mutex::default(),
+            tidying: Mutex::default(),
             writer: Mutex::new(Some(thread.map_err(io)?)),
         })
     }
@@ -167,29 +197,10 @@ impl SqliteStore {
     }
 }
 
-fn lock(path: &Path) -> Result<File, OpenError> {
-    let file = File::options().create(true).truncate(false).write(true).open(path);
-    let file = file.map_err(|error| OpenError::Io(path.to_owned(), error))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(OpenError::Locked(path.to_owned())),
-        Err(TryLockError::Error(error)) => Err(OpenError::Io(path.to_owned(), error)),
-    }
-}
-
-/// Makes the file, if it is missing, so that only its owner can read it: it holds people's messages.
-fn keep_private(path: &Path) -> std::io::Result<()> {
-    let mut options = File::options();
-    options.create(true).truncate(false).write(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path).map(drop)
-}
-
 fn configure(connection: &Connection) -> rusqlite::Result<()> {
     connection.set_prepared_statement_cache_capacity(64);
     connection.execute_batch(
-        "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 1000; \
+        "PRAGMA auto_vacuum = INCREMENTAL; PRAGMA secure_delete = FAST; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 1000; \
          PRAGMA cache_size = -8000; PRAGMA temp_store = MEMORY; PRAGMA journal_size_limit = 67108864; \
          PRAGMA busy_timeout = 5000",
     )
@@ -234,6 +245,7 @@ fn unfed(connection: &Connection, mark: Option<[u8; 16]>) -> rusqlite::Result<Ve
 #[async_trait]
 impl Store for SqliteStore {
     async fn accept(&self, new: NewNotification) -> Result<Accepted, StoreError> {
+        self.damage.refuse()?;
         self.command(|reply| Command::Accept(new, reply)).await
     }
 
@@ -280,7 +292,7 @@ impl Store for SqliteStore {
     async fn claim(&self, claims: &[Claim], now: Timestamp) -> Result<Vec<Claimed>, StoreError> {
         // What could not be written down must not be sent: after a restart it would be sent again.
         if self.failing.load(Ordering::Relaxed) {
-            self.ping().await?;
+            self.command(Command::Ping).await?;
         } else if self.permits.is_closed() {
             return Err(StoreError::Closed);
         }
@@ -357,6 +369,14 @@ impl Store for SqliteStore {
             }
             Err(_) => unreachable!("what was not sent comes back"),
         }
+    }
+
+    async fn advance(&self, lease: &mut Lease, progress: Progress) -> Result<(), StoreError> {
+        lease.progress = progress.clone();
+        if !self.memory.lock().is_leased(lease.key) {
+            return Err(StoreError::LeaseLost);
+        }
+        self.command(|reply| Command::Advance(lease.key, progress, reply)).await
     }
 
     async fn release(&self, lease: Lease) {
@@ -440,8 +460,21 @@ impl Store for SqliteStore {
         self.command(|reply| Command::Forget(keys, before, reply)).await
     }
 
+    async fn prune(&self, retention: &Arc<Retention>, now: Timestamp) -> Result<Pruned, StoreError> {
+        self.prune_step(retention, now).await
+    }
+
+    async fn compact(&self) -> Result<Compacted, StoreError> {
+        self.compact_step().await
+    }
+
     async fn ping(&self) -> Result<(), StoreError> {
+        self.damage.refuse()?;
         self.command(Command::Ping).await
+    }
+
+    fn is_running(&self) -> bool {
+        !self.permits.is_closed()
     }
 
     async fn close(&self) {
@@ -489,7 +522,8 @@ impl SqliteStore {
             self.command(|reply| Command::Mark(suspects, now, reply)).await?;
         }
         let keys: Vec<DeliveryKey> = claims.iter().map(|claim| claim.key).collect();
-        self.own_readers.read(move |connection| read::payloads(connection, &keys)).await
+        let damage = Arc::clone(&self.damage);
+        self.own_readers.read(move |connection| read::payloads(connection, &damage, &keys)).await
     }
 }
 
@@ -519,6 +553,7 @@ fn first_lease(notification: Arc<Notification>) -> Lease {
         failures: 0,
         expires_at: notification.expires_at,
         next_fallback: 0,
+        progress: Progress::default(),
         notification,
     }
 }
@@ -528,7 +563,8 @@ fn copy_of(lease: &Lease) -> Lease {
     let Lease { key, channel, attempt, failures, expires_at, next_fallback, .. } = *lease;
     let (notification, target, redirected) =
         (Arc::clone(&lease.notification), lease.target.clone(), lease.redirected.clone());
-    Lease { key, notification, channel, target, redirected, attempt, failures, expires_at, next_fallback }
+    let progress = lease.progress.clone();
+    Lease { key, notification, channel, target, redirected, attempt, failures, expires_at, next_fallback, progress }
 }
 
 fn lease(waiting: Waiting, notification: Notification) -> Lease {
@@ -545,6 +581,7 @@ fn lease(waiting: Waiting, notification: Notification) -> Lease {
         failures: waiting.failures,
         expires_at: waiting.expires_at,
         next_fallback: waiting.next_fallback,
+        progress: waiting.progress,
         notification: Arc::new(notification),
     }
 }

@@ -9,6 +9,7 @@ use conductor_core::{ChannelId, DeliveryKey, Notification, NotificationId, Statu
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row};
 use tokio::sync::Semaphore;
 
+use super::damage::{Damage, is_damage};
 use super::memory::{Memory, Scan};
 use super::rows;
 use super::write::{self, Waiting};
@@ -33,11 +34,13 @@ pub(crate) struct Readers {
     path: PathBuf,
     idle: Mutex<Vec<Connection>>,
     permits: Arc<Semaphore>,
+    damage: Arc<Damage>,
 }
 
 impl Readers {
-    pub(crate) fn new(path: &Path) -> Self {
-        Self { path: path.to_owned(), idle: Mutex::default(), permits: Arc::new(Semaphore::new(READERS)) }
+    pub(crate) fn new(path: &Path, damage: &Arc<Damage>) -> Self {
+        let permits = Arc::new(Semaphore::new(READERS));
+        Self { path: path.to_owned(), idle: Mutex::default(), permits, damage: Arc::clone(damage) }
     }
 
     /// Runs a read on a thread that may block.
@@ -53,7 +56,7 @@ impl Readers {
                 Some(connection) => connection,
                 None => open(&readers.path)?,
             };
-            let result = work(&connection);
+            let result = work(&connection).inspect_err(|error| readers.damage.note(error));
             let mut idle = readers.idle.lock().unwrap_or_else(PoisonError::into_inner);
             if !readers.permits.is_closed() {
                 idle.push(connection);
@@ -136,9 +139,11 @@ pub(crate) fn backlog(
     Ok(Backlog { found, through: through.filter(|_| !at_end) })
 }
 
-/// Deliveries with their notifications; none for each that waits no more or is held.
+/// Deliveries with their notifications; none for each that waits no more or is held. One that cannot be read is left
+/// out too, and waits for a mended file: it must not hold up the others.
 pub(crate) fn payloads(
     connection: &Connection,
+    damage: &Damage,
     keys: &[DeliveryKey],
 ) -> rusqlite::Result<Vec<Option<(Waiting, Notification)>>> {
     let sql =
@@ -148,11 +153,20 @@ pub(crate) fn payloads(
         let row = (key.notification.bytes(), key.ordinal);
         let Some(waiting) = statement.query_row(row, write::waiting).optional()? else { return Ok(None) };
         let notification = write::notification_by_id(connection, key.notification)?;
+        if notification.is_none() {
+            damage.met("a delivery waits whose notification is missing");
+        }
         Ok(notification.map(|notification| (waiting, notification)))
     };
-    let damaged = |error: &rusqlite::Error| matches!(error, rusqlite::Error::FromSqlConversionFailure(..));
+    let unreadable = |error: &rusqlite::Error| {
+        use rusqlite::Error::{FromSqlConversionFailure, IntegralValueOutOfRange, InvalidColumnType};
+        let is_odd =
+            matches!(error, FromSqlConversionFailure(..) | IntegralValueOutOfRange(..) | InvalidColumnType(..));
+        is_odd || is_damage(error)
+    };
     let one = |key: &DeliveryKey| match read(key) {
-        Err(error) if damaged(&error) => {
+        Err(error) if unreadable(&error) => {
+            damage.note(&error);
             tracing::error!(notification.id = %key.notification, %error, "A delivery cannot be read; it is left out");
             Ok(None)
         }
@@ -224,6 +238,7 @@ pub(crate) fn story(
     let transaction = connection.unchecked_transaction()?;
     let notification = write::notification_by_id(&transaction, id)?.filter(|n| n.tenant == tenant);
     let Some(notification) = notification else { return Ok(None) };
+    let redacted_at = write::redacted_at(&transaction, id)?;
     let mut deliveries = Vec::new();
     let sql = "SELECT notification, ordinal, channel, target, channel_id, status, provider_id, reason FROM ended \
                WHERE notification = ?1 ORDER BY ordinal";
@@ -258,11 +273,11 @@ pub(crate) fn story(
             status,
             due_at: (!waiting.held).then_some(waiting.due),
             reason: None,
-            provider_id: None,
+            provider_id: waiting.progress.provider_id,
             attempts: attempts(&transaction, waiting.key)?,
         });
     }
-    Ok(Some(Story { notification, deliveries }))
+    Ok(Some(Story { notification, redacted_at, deliveries }))
 }
 
 fn attempts(connection: &Connection, key: DeliveryKey) -> rusqlite::Result<Vec<conductor_core::Attempt>> {
@@ -301,7 +316,7 @@ pub(crate) fn page(connection: &Connection, memory: &Memory, request: &PageReque
             next = last;
             return Ok(Page { items, next });
         }
-        if request.filter.from.is_some_and(|from| time_of(id) < from.millis()) {
+        if request.filter.from.is_some_and(|from| id.made_at() < from) {
             return Ok(Page { items, next: None });
         }
         last = Some(id);
@@ -314,11 +329,6 @@ pub(crate) fn page(connection: &Connection, memory: &Memory, request: &PageReque
         next = last;
     }
     Ok(Page { items, next })
-}
-
-/// When an id was made, in milliseconds since 1970.
-fn time_of(id: NotificationId) -> i64 {
-    i64::try_from(id.uuid().as_u128() >> 80).unwrap_or(i64::MAX)
 }
 
 /// The ids that may fit, newest first, at most `look`.
@@ -386,7 +396,9 @@ fn summary(
             && filter.to.is_none_or(|to| n.accepted_at < to)
             && filter.text.as_ref().is_none_or(|text| contains(n, &text.to_lowercase()))
     };
-    Ok(notification.filter(fits).map(|notification| Summary { notification, status }))
+    let Some(notification) = notification.filter(fits) else { return Ok(None) };
+    let redacted_at = write::redacted_at(connection, id)?;
+    Ok(Some(Summary { notification, status, redacted_at }))
 }
 
 /// About how many bytes a notification takes: what a caller decides of it.
