@@ -1,7 +1,6 @@
 //! The SQLite engine. One process owns the file, one thread writes it, and a claim needs no write: leases live in
 //! memory, because a process that died holds none.
 
-use std::fs::{File, TryLockError};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,8 +12,8 @@ use async_trait::async_trait;
 use conductor_core::retention::{Compacted, Pruned};
 use conductor_core::retry::BACKOFF;
 use conductor_core::store::{
-    Accepted, BATCH_MAX, Claim, Claimed, Expired, Filter, Finished, Idempotency, Lease, NewNotification, Page,
-    Progress, Queued, Redirect, Settled, Store, Story, Transition, Unsettled,
+    Accepted, BATCH_MAX, Backlog, BacklogRequest, Claim, Claimed, Expired, Filter, Finished, Idempotency, Lease,
+    NewNotification, Page, Progress, Queued, Redirect, Settled, Store, Story, Transition, Unsettled,
 };
 use conductor_core::{
     ChannelId, Clock, DeliveryKey, Notification, NotificationId, Retention, StoreError, TenantId, Timestamp,
@@ -27,6 +26,7 @@ use crate::migrate::{MigrateError, migrate, refuse_foreign};
 use change::{Change, ChangeKind};
 use damage::Damage;
 use memory::{Hold, Memory};
+use place::{keep_private, lock};
 use read::{PageRequest, Readers};
 use retention::Tidying;
 use write::Waiting;
@@ -39,6 +39,7 @@ mod damage_tests;
 #[cfg(test)]
 mod fault_tests;
 mod memory;
+mod place;
 mod read;
 mod replays;
 mod retention;
@@ -204,25 +205,6 @@ fn connect(path: &Path) -> Result<Connection, OpenError> {
     Ok(connection)
 }
 
-fn lock(path: &Path) -> Result<File, OpenError> {
-    let file = File::options().create(true).truncate(false).write(true).open(path);
-    let file = file.map_err(|error| OpenError::Io(path.to_owned(), error))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(OpenError::Locked(path.to_owned())),
-        Err(TryLockError::Error(error)) => Err(OpenError::Io(path.to_owned(), error)),
-    }
-}
-
-/// Makes the file, if it is missing, so that only its owner can read it: it holds people's messages.
-fn keep_private(path: &Path) -> std::io::Result<()> {
-    let mut options = File::options();
-    options.create(true).truncate(false).write(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path).map(drop)
-}
-
 fn configure(connection: &Connection) -> rusqlite::Result<()> {
     connection.set_prepared_statement_cache_capacity(64);
     connection.execute_batch(
@@ -286,6 +268,12 @@ impl Store for SqliteStore {
         let (found, at_end) = self.own_readers.read(move |connection| read::scan(connection, scan, limit)).await?;
         self.memory.lock().end_read(scan, found.last().map(|queued| queued.key), at_end);
         Ok(found)
+    }
+
+    async fn backlog(&self, request: BacklogRequest) -> Result<Backlog, StoreError> {
+        let request = BacklogRequest { limit: request.limit.clamp(1, BATCH_MAX), ..request };
+        let suspect_through = self.memory.lock().suspect_through();
+        self.own_readers.read(move |connection| read::backlog(connection, &request, suspect_through)).await
     }
 
     fn look_ahead(&self, until: Timestamp) -> bool {
