@@ -7,10 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 
 use crate::delivery::{Attempt, DeliveryKey, FailureReason, Status};
 use crate::id::{ChannelId, NotificationId, TenantId};
 use crate::notification::{Notification, Priority};
+use crate::replay::Replays;
 use crate::retention::{Compacted, Pruned, Retention};
 use crate::retry::Settlement;
 use crate::time::Timestamp;
@@ -91,6 +93,28 @@ pub struct Queued {
     pub tried: bool,
     /// It was waiting when the process before this one died, which it may have caused.
     pub suspect: bool,
+}
+
+/// Which part of what a channel has waiting to look for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BacklogRequest {
+    /// The channel.
+    pub channel: ChannelId,
+    /// Those of this priority; none means all.
+    pub priority: Option<Priority>,
+    /// Behind this one in the order of acceptance; none means from the beginning.
+    pub after: Option<DeliveryKey>,
+    /// The most to find.
+    pub limit: usize,
+}
+
+/// A part of what a channel has waiting, see [`Store::backlog`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Backlog {
+    /// What was found, in the order of acceptance; also what is under way or due later, but nothing that is held.
+    pub found: Vec<Queued>,
+    /// How far was looked: the next part begins behind it. None: to the end.
+    pub through: Option<DeliveryKey>,
 }
 
 /// The wish to make an attempt of a delivery.
@@ -209,7 +233,7 @@ pub enum Transition {
 }
 
 /// Another channel for a dead letter.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Redirect {
     /// The channel's type.
     pub channel: String,
@@ -220,10 +244,13 @@ pub struct Redirect {
 }
 
 /// Which notifications to list; everything that is given has to fit.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Filter {
     /// This status.
     pub status: Option<Status>,
+    /// Only dead letters, whichever they are.
+    pub dead_letters: bool,
     /// A channel of this type.
     pub channel: Option<String>,
     /// This channel.
@@ -299,7 +326,7 @@ pub struct DeliveryStory {
 
 /// Keeps the notifications. Every method is one transaction; what it returned has happened and is on disk.
 #[async_trait]
-pub trait Store: Send + Sync + 'static {
+pub trait Store: Replays + Send + Sync + 'static {
     /// Keeps a notification and queues its first delivery. With a `key`, ends the queued one whose place it takes.
     async fn accept(&self, new: NewNotification) -> Result<Accepted, StoreError>;
 
@@ -310,6 +337,10 @@ pub trait Store: Send + Sync + 'static {
     /// process left, then whatever was accepted or replayed since. At most `limit` and [`BATCH_MAX`]; an empty answer
     /// means that there are none now. One that was handed over may be handed over again.
     async fn arrivals(&self, limit: usize) -> Result<Vec<Queued>, StoreError>;
+
+    /// Finds what one channel has waiting, for a caller who could not keep all that [`Store::arrivals`] handed over.
+    /// It looks at a bounded part of what waits at a time, so a part may be short, even empty, though more follow.
+    async fn backlog(&self, request: BacklogRequest) -> Result<Backlog, StoreError>;
 
     /// From now on [`Store::arrivals`] leaves out what is due after `until`, unless it was tried before; a later call
     /// with a later time hands over what lies between. False: not now, try again soon. Without a call nothing is left

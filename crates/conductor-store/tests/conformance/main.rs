@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "these are tests")]
 
+mod backlog;
 mod changes;
 mod concurrency;
 mod harness;
@@ -12,6 +13,7 @@ mod lists;
 mod model;
 mod progress;
 mod recovery;
+mod replays;
 mod retention;
 mod sqlite;
 mod tidying;
@@ -30,6 +32,9 @@ macro_rules! conformance {
                         what_expired_takes_no_fallback, what_happened_to_a_delivery_is_told_in_its_story,
                         the_status_follows_the_clock, a_claim_of_many_answers_each_in_order,
                         a_closed_store_says_so;
+                    backlog: a_channels_backlog_is_found_in_parts_and_in_order,
+                        a_part_of_a_backlog_is_bounded_also_where_nothing_is_found,
+                        what_is_held_or_over_is_no_backlog, a_backlog_that_saw_a_process_die_is_suspect;
                     changes: a_waiting_notification_is_taken_back, what_is_under_way_or_over_is_not_taken_back,
                         a_held_notification_waits_for_a_person, a_held_notification_goes_on_when_it_is_replayed,
                         a_held_notification_is_redirected, a_held_notification_is_taken_back,
@@ -56,6 +61,11 @@ macro_rules! conformance {
                         a_suspect_that_is_not_due_is_not_blamed, a_held_suspect_is_not_blamed,
                         a_stop_after_a_crash_ends_the_suspicion, fallbacks_and_retries_survive_a_crash,
                         a_crash_at_the_very_start_leaves_a_good_store;
+                    replays: a_step_queues_and_moves_on_together,
+                        a_job_takes_each_once_though_it_fails_again_and_nothing_newer,
+                        a_job_keeps_its_filter_and_its_way, held_ones_go_on_in_a_step,
+                        a_canceled_job_queues_nothing_more, a_tenant_has_its_own_jobs_and_only_a_few,
+                        old_jobs_are_forgotten_and_running_ones_are_not, a_step_that_is_too_large_is_not_taken;
                     progress: an_attempt_goes_on_with_the_part_that_failed,
                         a_process_that_dies_between_parts_has_written_how_far_it_came,
                         a_released_attempt_keeps_the_parts_that_were_sent,

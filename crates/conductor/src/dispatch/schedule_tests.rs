@@ -51,7 +51,7 @@ impl World {
         let weight = *self.weights.get(&queued.tenant.uuid().as_u128()).unwrap_or(&1);
         let ordered = self.ordered;
         let place = self.schedule.channel_place(queued.tenant, queued.channel, || (gate, ordered, weight));
-        self.schedule.insert(place, queued, now);
+        self.schedule.insert(place, queued, Limited::default(), now);
     }
 
     fn add(&mut self, channel: u128, lane: u64, priority: Priority) -> u128 {
@@ -339,46 +339,6 @@ fn what_is_put_back_keeps_its_place() {
         assert_eq!(world.schedule.len(), 3);
         assert_eq!(world.drain(at(0)).iter().map(number).collect::<Vec<_>>(), [1, 2, 3]);
     }
-}
-
-#[test]
-fn one_that_was_offered_is_not_overtaken_by_the_next_of_its_lane() {
-    let mut world = World::new(2);
-    for lane in [1, 1, 1, 2] {
-        world.add(0, lane, Priority::Normal);
-    }
-    let first = world.schedule.pick(at(0)).unwrap();
-    let other = world.schedule.pick(at(0)).unwrap();
-    assert_eq!((number(&first), number(&other)), (1, 4));
-    world.finish(first, at(0));
-    world.add(0, 1, Priority::High);
-    assert_eq!(world.drain(at(0)).iter().map(number).collect::<Vec<_>>(), [5, 2, 3]);
-
-    // Two that become due one after the other while the channel is full.
-    let mut world = World::new(1);
-    world.add(0, 2, Priority::Normal);
-    let first = world.schedule.pick(at(0)).unwrap();
-    for millis in [100, 200] {
-        let queued = world.queued(0, 1, Priority::Normal, at(millis));
-        world.insert(&queued, at(0));
-    }
-    world.schedule.ring(at(100));
-    world.schedule.ring(at(200));
-    world.finish(first, at(200));
-    assert_eq!(world.drain(at(200)).iter().map(number).collect::<Vec<_>>(), [2, 3]);
-}
-
-#[test]
-fn one_that_is_handed_over_again_is_counted_once() {
-    let mut world = World { ordered: true, ..World::new(1) };
-    let queued = Queued { tried: true, ..world.queued(0, 1, Priority::Normal, at(5_000)) };
-    let behind = world.queued(0, 1, Priority::Normal, at(0));
-    world.insert(&queued, at(0));
-    world.insert(&behind, at(0));
-    assert_eq!(world.schedule.pick(at(0)), None);
-    world.insert(&Queued { due: Timestamp::ZERO, ..queued }, at(0));
-    assert_eq!(world.drain(at(0)).iter().map(number).collect::<Vec<_>>(), [1, 2]);
-    assert_eq!(world.schedule.len(), 0);
 }
 
 #[derive(Debug, Clone)]

@@ -27,6 +27,8 @@ pub(crate) use ensure;
 
 /// A clock that is put back by less is not taken as one that was.
 const CLOCK_STEP: Duration = Duration::from_secs(1);
+/// Whoever was told to wait so often in a row waits for longer than that, in the end.
+const PATIENCE: usize = 2;
 /// With fewer failures in a row no breaker opens.
 const FAILURES_AT_LEAST: u32 = 5;
 
@@ -77,6 +79,8 @@ pub(crate) struct Known {
     pub(crate) suspect: bool,
     /// It was under way when the last process died.
     pub(crate) was_under_way: bool,
+    /// It was told to wait so often in a row that it lets others pass, for longer than it was told.
+    pub(crate) makes_way: bool,
     /// The deliveries before this one: their ways, ends and attempts.
     pub(crate) past: Vec<(Way, Status, Vec<Outcome>)>,
 }
@@ -171,7 +175,7 @@ impl Known {
         self.past.push((self.way, status, std::mem::take(&mut self.outcomes)));
         (self.way, self.ordinal, self.failures) = (way, self.ordinal + 1, 0);
         self.wait(now, joined);
-        (self.suspect, self.was_under_way) = (false, false);
+        (self.suspect, self.was_under_way, self.makes_way) = (false, false, false);
     }
 
     /// It waits from now on.
@@ -298,6 +302,7 @@ impl Model {
             known.place == Place::Waits
                 && known.due <= now
                 && now < known.expires_at
+                && !known.makes_way
                 && self.is_open(channel, &shown[channel], now)
                 && lane.latest <= now
                 && !self.under_way().any(|other| other.way == way)
@@ -340,6 +345,8 @@ impl Model {
         ensure!(agrees, "{answer:?} became {last:#?}");
         known.outcomes.push(last.outcome);
         (known.suspect, known.was_under_way) = (false, false);
+        let told_to_wait = known.outcomes.iter().rev().take_while(|outcome| **outcome == Outcome::RateLimited);
+        known.makes_way = told_to_wait.count() >= PATIENCE;
         let step = BACKOFF[usize::try_from(known.failures).unwrap().min(BACKOFF.len() - 1)];
         let asked = answer.asks().unwrap_or_default();
         let (shortest, longest, counts) = match answer {
@@ -463,6 +470,7 @@ impl Model {
             known.was_under_way = crashed && was_under_way;
             known.was_due = known.place == Place::Waits && known.due <= now;
             known.suspect = crashed && known.has_row();
+            known.makes_way = false;
             known.joined = joined + place as u64;
         }
         Ok(())

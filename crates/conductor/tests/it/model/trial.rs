@@ -164,6 +164,7 @@ impl Trial {
             fresh,
             suspect: false,
             was_under_way: false,
+            makes_way: false,
             past: Vec::new(),
         });
         Ok(())
