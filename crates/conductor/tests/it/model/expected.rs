@@ -307,7 +307,8 @@ impl Model {
                 && lane.latest <= now
                 && !self.under_way().any(|other| other.way == way)
                 && !(CHANNELS[channel].ordered
-                    && self.all.iter().any(|other| other.precedes(known) && other.is_in_lane()))
+                    // What was due before the clock was put back holds its lane until it is due again.
+                    && (self.gates[channel].put_back || self.all.iter().any(|other| other.precedes(known) && other.is_in_lane())))
         })
     }
 
@@ -469,6 +470,8 @@ impl Model {
             ensure!(counted, "the second crash in a row was not counted: {known:#?}");
             known.was_under_way = crashed && was_under_way;
             known.was_due = known.place == Place::Waits && known.due <= now;
+            // With the clock put back it waits for a time now, as what its caller wants to be sent later.
+            known.fresh &= known.was_due;
             known.suspect = crashed && known.has_row();
             known.makes_way = false;
             known.joined = joined + place as u64;
