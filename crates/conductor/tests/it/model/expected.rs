@@ -325,9 +325,10 @@ impl Model {
     /// A breaker that is open has a cause.
     pub(crate) fn agrees_with(&self, shown: &[Shown], now: Timestamp) -> Check {
         for (channel, (gate, shown)) in self.gates.iter().zip(shown).enumerate() {
-            let cause = gate.failures >= FAILURES_AT_LEAST;
+            // A stopped channel that works again goes on with a probe.
+            let cause = gate.failures >= FAILURES_AT_LEAST || gate.stopped && gate.mended;
             ensure!(shown.closed || cause, "the breaker of channel {channel} opened without cause: {gate:?}");
-            let told = gate.pause.earliest <= now || shown.until >= gate.pause.earliest;
+            let told = gate.stopped || gate.pause.earliest <= now || shown.until >= gate.pause.earliest;
             ensure!(told, "channel {channel} shows no pause: {gate:?} {shown:?}");
         }
         Ok(())
