@@ -36,7 +36,7 @@ impl Damage {
             tracing::error!(
                 what,
                 "The store's file is damaged: nothing more is accepted, and what can still be read is sent. Stop the \
-                 server, then put the last backup in its place or save what can be read: sqlite3 conductor.db .recover"
+                 server, then put the last backup in its place or save what can be read; the next start says how"
             );
         }
     }

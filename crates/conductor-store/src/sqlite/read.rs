@@ -123,7 +123,8 @@ pub(crate) fn payloads(
     };
     let unreadable = |error: &rusqlite::Error| {
         use rusqlite::Error::{FromSqlConversionFailure, IntegralValueOutOfRange, InvalidColumnType};
-        let is_odd = matches!(error, FromSqlConversionFailure(..) | IntegralValueOutOfRange(..) | InvalidColumnType(..));
+        let is_odd =
+            matches!(error, FromSqlConversionFailure(..) | IntegralValueOutOfRange(..) | InvalidColumnType(..));
         is_odd || is_damage(error)
     };
     let one = |key: &DeliveryKey| match read(key) {

@@ -26,7 +26,14 @@ impl Desk {
         migrate(&mut connection).unwrap();
         let (memory, arrived) = (Arc::default(), Arc::default());
         Self {
-            writer: Writer { connection, memory, arrived, fed_through: None, failing: Arc::default(), damage: Arc::default() },
+            writer: Writer {
+                connection,
+                memory,
+                arrived,
+                fed_through: None,
+                failing: Arc::default(),
+                damage: Arc::default(),
+            },
             _directory: directory,
         }
     }

@@ -169,8 +169,8 @@ fn not_started(error: &StartError, settings: &Settings) -> Failure {
             "start the newer version of Conductor again, or put a backup from before it in the store's place"
         }
         StartError::Store(OpenError::Damaged(..)) => {
-            "put the last backup in its place, with no -wal and -shm file beside it; or save what can be read into a new \
-             file, `sqlite3 conductor.db .recover | sqlite3 recovered.db`, and put that in its place"
+            "put the last backup in its place, with no -wal and -shm file beside it; or save what can be read with the \
+             command .recover of SQLite's shell, into a new file that then takes its place"
         }
         StartError::Store(_) => "put the last backup in its place, or move the file away to begin with an empty store",
         StartError::Channel(_) => "mend the channel's settings; `conductor channel test` tries one",

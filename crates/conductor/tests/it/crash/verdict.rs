@@ -124,7 +124,8 @@ impl<'a> Verdict<'a> {
         for said in falling {
             let arrivals = self.of(&said.id);
             let first = arrivals.iter().position(|arrival| arrival.path == REFUSING).expect("the first way was tried");
-            let second = arrivals.iter().position(|arrival| arrival.target == SECOND).expect("the second way was tried");
+            let second =
+                arrivals.iter().position(|arrival| arrival.target == SECOND).expect("the second way was tried");
             assert!(first < second, "{} went the second way first", said.id);
         }
     }
