@@ -107,6 +107,8 @@ pub(crate) fn message(text: &str) -> Message {
         data: Map::new(),
         metadata: BTreeMap::new(),
         accepted_at: now(),
+        part: 0,
+        parts: 1,
     }
 }
 

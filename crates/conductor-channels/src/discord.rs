@@ -5,7 +5,9 @@
 use async_trait::async_trait;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use conductor_core::{Channel, DeliveryId, Health, Message, Problems, Rate, Receipt, Secret, SendError, SendErrorKind};
+use conductor_core::{
+    Channel, Health, Limits, Message, Problems, Rate, Receipt, Secret, SendError, SendErrorKind, TextLimit, Unit,
+};
 use http::HeaderValue;
 use http::header::{AUTHORIZATION, USER_AGENT};
 use schemars::JsonSchema;
@@ -14,6 +16,7 @@ use serde_json::{Value, json};
 use std::num::NonZeroU32;
 use std::time::Duration;
 use url::Url;
+use uuid::Uuid;
 
 use crate::http::{Request, Response, below};
 use crate::{ChannelContext, ChannelPlugin, Classic, InitError, Setting};
@@ -97,6 +100,7 @@ impl ChannelPlugin for Discord {
             classic: Some(Classic::Id),
         },
     ];
+    const LIMITS: Limits = Limits { text: Some(TextLimit { max: CONTENT_MAX, unit: Unit::Characters }), rich: true };
     const MAX_CONCURRENCY: u32 = 4;
     /// What all of a bot's requests share; the narrower limits are told in the answers.
     /// <https://discord.com/developers/docs/topics/rate-limits#global-rate-limit>
@@ -136,7 +140,7 @@ impl Channel for Discord {
     async fn send(&self, message: &Message) -> Result<Receipt, SendError> {
         let channel = self.target(message)?;
         let content = text::content(message, self.context.allow_mentions);
-        let length = content.chars().count();
+        let length = Unit::Characters.count(&content);
         if length > CONTENT_MAX {
             return Err(SendError::new(SendErrorKind::Rejected, too_long(length)));
         }
@@ -147,6 +151,10 @@ impl Channel for Discord {
             return taken(&response);
         }
         Err(answer::error(&response, channel == self.channel, self.token.expose(), self.context.clock.now()))
+    }
+
+    fn length(&self, message: &Message) -> usize {
+        Unit::Characters.count(&text::content(message, self.context.allow_mentions))
     }
 
     async fn health_check(&self) -> Health {
@@ -179,7 +187,7 @@ impl Discord {
         json!({
             "content": content,
             "allowed_mentions": { "parse": kinds },
-            "nonce": nonce(message.delivery),
+            "nonce": nonce(message.part_id()),
             "enforce_nonce": true,
         })
     }
@@ -212,9 +220,9 @@ fn too_long(length: usize) -> String {
     )
 }
 
-/// The delivery's id in 22 characters; Discord takes 25.
-fn nonce(delivery: DeliveryId) -> String {
-    URL_SAFE_NO_PAD.encode(delivery.bytes())
+/// The part's id in 22 characters; Discord takes 25.
+fn nonce(part: Uuid) -> String {
+    URL_SAFE_NO_PAD.encode(part.as_bytes())
 }
 
 fn authorization(token: &Secret) -> Result<HeaderValue, &'static str> {

@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use conductor_core::{Channel, ChannelId, Clock, Problems, Rate, TenantId};
+use conductor_core::{Channel, ChannelId, Clock, Limits, Problems, Rate, TenantId};
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -17,6 +17,7 @@ use url::Url;
 pub mod discord;
 pub mod http;
 pub mod log;
+pub mod text;
 pub mod webhook;
 
 #[cfg(test)]
@@ -112,6 +113,8 @@ pub trait ChannelPlugin: Channel + Sized {
     const ABOUT: &'static str;
     /// What it has to be told.
     const SETTINGS: &'static [Setting];
+    /// What the provider takes.
+    const LIMITS: Limits;
     /// How many attempts of one channel may be under way at once, unless the channel says else.
     const MAX_CONCURRENCY: u32 = 8;
     /// How often one channel may send, unless the channel says else.
@@ -147,6 +150,8 @@ pub struct Plugin {
     pub about: &'static str,
     /// [`ChannelPlugin::SETTINGS`]
     pub settings: &'static [Setting],
+    /// [`ChannelPlugin::LIMITS`]
+    pub limits: Limits,
     /// [`ChannelPlugin::MAX_CONCURRENCY`]
     pub max_concurrency: u32,
     /// [`ChannelPlugin::RATE`]
@@ -168,6 +173,7 @@ impl Plugin {
             aliases: P::ALIASES,
             about: P::ABOUT,
             settings: P::SETTINGS,
+            limits: P::LIMITS,
             max_concurrency: P::MAX_CONCURRENCY,
             rate: P::RATE,
             target: P::TARGET,

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use async_trait::async_trait;
-use conductor_core::{Channel, Health, Message, Priority, Problems, Receipt, SendError};
+use conductor_core::{Channel, Health, Limits, Message, Priority, Problems, Receipt, SendError};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -24,6 +24,7 @@ impl ChannelPlugin for Log {
     const KIND: &'static str = "log";
     const ABOUT: &'static str = "Writes notifications to the server's log";
     const SETTINGS: &'static [Setting] = &[];
+    const LIMITS: Limits = Limits::NONE;
     type Config = Config;
 
     fn validate(_: &Config, _: &mut Problems) {}

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use conductor_core::signature::SigningKey;
-use conductor_core::{Channel, Message, Problems, Receipt, Secret, SendError, SendErrorKind};
+use conductor_core::{Channel, Limits, Message, Problems, Receipt, Secret, SendError, SendErrorKind};
 use http::header::USER_AGENT;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use schemars::JsonSchema;
@@ -20,12 +20,17 @@ use crate::{ChannelContext, ChannelPlugin, Classic, InitError, Setting};
 #[cfg(test)]
 mod tests;
 
+/// The header that says how often a request was caused by one of this program: a call of its API that carries it is
+/// refused, so that a receiver which passes headers on makes no loop.
+pub const HOPS: &str = "conductor-hops";
+
 /// The most headers that a channel may add.
 const HEADERS_MAX: usize = 20;
 /// The longest value of one, in bytes.
 const HEADER_MAX_BYTES: usize = 4096;
 /// Names that belong to the connection, to the body or to the signature.
 const RESERVED: &[&str] = &[
+    HOPS,
     "connection",
     "content-encoding",
     "content-length",
@@ -95,6 +100,7 @@ impl ChannelPlugin for Webhook {
             classic: Some(Classic::Secret),
         },
     ];
+    const LIMITS: Limits = Limits::NONE;
     const MAX_CONCURRENCY: u32 = 8;
     /// A receiver can tell a repetition by `webhook-id`, which is the same in every attempt; whether it does is not
     /// known, so that the owner decides by `onUnknown`.
@@ -150,7 +156,7 @@ impl Webhook {
 
     fn request(&self, message: &Message) -> Request {
         let body = serde_json::to_vec(&self.body(message)).expect("a JSON value can always be written");
-        let id = message.delivery.to_string();
+        let id = message.part_id().to_string();
         let seconds = self.context.clock.now().seconds();
         let signature = self.key.as_ref().map(|key| key.sign(&id, seconds, &body));
         let mut request = Request::post(self.url.clone()).timeout(self.context.request_timeout()).json_bytes(body);
@@ -159,6 +165,7 @@ impl Webhook {
         let id = HeaderValue::try_from(id).expect("a UUID is a header's value");
         request = request
             .header(USER_AGENT, agent)
+            .header(HeaderName::from_static(HOPS), HeaderValue::from(1))
             .header(HeaderName::from_static("webhook-id"), id)
             .header(HeaderName::from_static("webhook-timestamp"), HeaderValue::from(seconds));
         match signature {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::{Map, Value};
+use uuid::Uuid;
 
 use crate::delivery::Outcome;
 use crate::id::{DeliveryId, NotificationId};
@@ -19,6 +20,12 @@ use crate::time::Timestamp;
 pub trait Channel: Send + Sync + 'static {
     /// Sends one message. Called concurrently; the caller sets the time limit and may drop the future at any point.
     async fn send(&self, message: &Message) -> Result<Receipt, SendError>;
+
+    /// How long the provider would count this message as the channel renders it: title, marks and escapes included, in
+    /// the unit of the plugin's [`TextLimit`]. Pure; asked often while a text is split.
+    fn length(&self, message: &Message) -> usize {
+        Unit::Characters.count(&message.body)
+    }
 
     /// Asks whether a send would probably work now. Sends nothing that a person could see.
     async fn health_check(&self) -> Health {
@@ -54,6 +61,76 @@ pub struct Message {
     pub metadata: BTreeMap<String, String>,
     /// When the notification was accepted.
     pub accepted_at: Timestamp,
+    /// Which part of a text that was too long for one message, from 0. Title and marks belong into part 0 only.
+    pub part: u32,
+    /// How many parts there are: 1 where the text was not split.
+    pub parts: u32,
+}
+
+impl Message {
+    /// What the provider recognises a repetition of this part by: the same in every attempt, different in every part.
+    /// Part 0 has the delivery's own id.
+    pub fn part_id(&self) -> Uuid {
+        match self.part {
+            0 => self.delivery.uuid(),
+            part => Uuid::new_v5(&self.delivery.uuid(), &part.to_be_bytes()),
+        }
+    }
+}
+
+/// What a plugin's provider takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// The longest message; none where there is no limit worth splitting for.
+    pub text: Option<TextLimit>,
+    /// Whether the plugin turns markdown into a dialect of its provider, which the provider may refuse. Then a refused
+    /// message is sent once more as plain text.
+    pub rich: bool,
+}
+
+impl Limits {
+    /// Takes everything as it is.
+    pub const NONE: Self = Self { text: None, rich: false };
+}
+
+/// The longest message that a provider takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TextLimit {
+    /// So many of `unit`.
+    pub max: usize,
+    /// What the provider counts.
+    pub unit: Unit,
+}
+
+/// What a provider counts a text's length in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unit {
+    /// Unicode code points.
+    Characters,
+    /// UTF-16 code units.
+    Utf16,
+    /// Bytes of UTF-8.
+    Bytes,
+}
+
+impl Unit {
+    /// How long a text is.
+    pub fn count(self, text: &str) -> usize {
+        match self {
+            Self::Characters => text.chars().count(),
+            Self::Utf16 => text.encode_utf16().count(),
+            Self::Bytes => text.len(),
+        }
+    }
+
+    /// The unit's name in a sentence.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Characters => "characters",
+            Self::Utf16 => "UTF-16 code units",
+            Self::Bytes => "bytes",
+        }
+    }
 }
 
 /// The provider has the message.
@@ -157,5 +234,44 @@ impl SendErrorKind {
             Self::Retryable { retry_after } | Self::RateLimited { retry_after, .. } => retry_after,
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_unit_counts_its_own_way() {
+        let text = "aä€😀";
+        let counts = [Unit::Characters, Unit::Utf16, Unit::Bytes].map(|unit| unit.count(text));
+        assert_eq!(counts, [4, 5, 10]);
+    }
+
+    #[test]
+    fn a_part_has_an_id_of_its_own_that_never_changes() {
+        let notification = NotificationId::new(Uuid::from_u128(7));
+        let mut message = Message {
+            notification,
+            delivery: DeliveryId::derive(notification, 0),
+            attempt: 1,
+            target: None,
+            title: None,
+            body: "hello".into(),
+            format: Format::Text,
+            priority: Priority::Normal,
+            data: Map::new(),
+            metadata: BTreeMap::new(),
+            accepted_at: Timestamp::ZERO,
+            part: 0,
+            parts: 3,
+        };
+        assert_eq!(message.part_id(), message.delivery.uuid());
+        message.part = 1;
+        let second = message.part_id();
+        (message.attempt, message.body) = (2, "other".into());
+        assert_eq!(message.part_id(), second);
+        message.part = 2;
+        assert_ne!(message.part_id(), second);
     }
 }

@@ -48,6 +48,8 @@ pub enum Settlement {
         /// Whether the attempt counts towards the backoff.
         counts: bool,
     },
+    /// Back to the queue, to be sent at once as plain text. Does not count towards the backoff.
+    StepDown,
     /// Waits for a person.
     Hold,
     /// A dead letter.
@@ -66,12 +68,14 @@ pub struct RetryPolicy {
 impl RetryPolicy {
     /// Decides what follows from an attempt.
     ///
-    /// `failures` is the number of earlier attempts that counted, `jitter` a random number in 0..1. A retry that would
-    /// come after `expires_at` is not waited for: the delivery expires now.
+    /// `failures` is the number of earlier attempts that counted, `is_rich` says that the text went out with markup that
+    /// can be left off, `jitter` is a random number in 0..1. A retry that would come after `expires_at` is not waited
+    /// for: the delivery expires now.
     pub fn settle(
         &self,
         result: &Result<Receipt, SendError>,
         failures: u32,
+        is_rich: bool,
         now: Timestamp,
         expires_at: Timestamp,
         jitter: f64,
@@ -88,6 +92,7 @@ impl RetryPolicy {
                 (now.plus(backoff(failures, jitter)), true)
             }
             SendErrorKind::Unknown => return Settlement::Hold,
+            SendErrorKind::Rejected if is_rich && now < expires_at => return Settlement::StepDown,
             SendErrorKind::Rejected => return Settlement::Failed(FailureReason::Rejected),
             SendErrorKind::Permanent => return Settlement::Failed(FailureReason::Permanent),
         };
@@ -117,7 +122,7 @@ mod tests {
     fn after(kind: SendErrorKind, failures: u32, jitter: f64) -> Settlement {
         let now = Timestamp::from_millis(NOW);
         let expires = now.plus(Duration::from_secs(86_400));
-        RetryPolicy::default().settle(&Err(SendError::new(kind, "no")), failures, now, expires, jitter)
+        RetryPolicy::default().settle(&Err(SendError::new(kind, "no")), failures, false, now, expires, jitter)
     }
 
     fn retry(millis: i64, counts: bool) -> Settlement {
@@ -162,12 +167,23 @@ mod tests {
     }
 
     #[test]
+    fn refused_markup_is_left_off_before_the_text_fails() {
+        let now = Timestamp::from_millis(NOW);
+        let refused = Err(SendError::new(SendErrorKind::Rejected, "no"));
+        let settle = |is_rich, expires_at| RetryPolicy::default().settle(&refused, 3, is_rich, now, expires_at, 0.5);
+        let later = now.plus(Duration::from_millis(1));
+        assert_eq!(settle(true, later), Settlement::StepDown);
+        assert_eq!(settle(false, later), Settlement::Failed(FailureReason::Rejected));
+        assert_eq!(settle(true, now), Settlement::Failed(FailureReason::Rejected), "there is no time left");
+    }
+
+    #[test]
     fn an_unknown_outcome_is_held_only_where_the_channel_says_so_and_doubles_are_possible() {
         let now = Timestamp::from_millis(NOW);
         let expires = now.plus(Duration::from_secs(60));
         let lost = Err(SendError::new(SendErrorKind::Unknown, "no answer"));
         let settle = |provider_dedupes, on_unknown| {
-            RetryPolicy { provider_dedupes, on_unknown }.settle(&lost, 0, now, expires, 1.0)
+            RetryPolicy { provider_dedupes, on_unknown }.settle(&lost, 0, true, now, expires, 1.0)
         };
         assert_eq!(settle(false, OnUnknown::Hold), Settlement::Hold);
         assert_eq!(settle(true, OnUnknown::Hold), retry(1_000, true));
@@ -188,7 +204,7 @@ mod tests {
                 SendErrorKind::Unknown,
             ] {
                 let result = Err(SendError::new(kind, "no"));
-                match RetryPolicy::default().settle(&result, failures, now, expires, jitter) {
+                match RetryPolicy::default().settle(&result, failures, true, now, expires, jitter) {
                     Settlement::RetryAt { due, .. } => {
                         prop_assert!(due < expires);
                         prop_assert!(due >= now.plus(kind.retry_after().unwrap_or_default().min(RETRY_AFTER_MAX)));

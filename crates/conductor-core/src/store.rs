@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use crate::delivery::{Attempt, DeliveryKey, FailureReason, Status};
 use crate::id::{ChannelId, NotificationId, TenantId};
 use crate::notification::{Notification, Priority};
+use crate::retention::{Compacted, Pruned, Retention};
 use crate::retry::Settlement;
 use crate::time::Timestamp;
 
@@ -113,6 +114,17 @@ pub enum Claimed {
     Gone,
 }
 
+/// How far a delivery has come in earlier attempts.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// How many parts of its text the provider has.
+    pub parts_sent: u32,
+    /// The provider refused the text with its markup, so that it goes out as plain text.
+    pub plain: bool,
+    /// The provider's id of the first part.
+    pub provider_id: Option<String>,
+}
+
 /// The right to make one attempt. It is used up by [`Store::settle`] or [`Store::release`].
 #[derive(Debug)]
 pub struct Lease {
@@ -134,6 +146,8 @@ pub struct Lease {
     pub expires_at: Timestamp,
     /// The place in the notification's list of fallbacks that follows when this delivery fails.
     pub next_fallback: u8,
+    /// How far earlier attempts came.
+    pub progress: Progress,
 }
 
 /// What became of an attempt.
@@ -190,6 +204,8 @@ pub enum Transition {
     NotFound,
     /// Its present status does not allow it.
     WrongStatus(Status),
+    /// Its content was removed at this time, so that there is nothing left to send.
+    Redacted(Timestamp),
 }
 
 /// Another channel for a dead letter.
@@ -236,6 +252,8 @@ pub struct Summary {
     pub notification: Notification,
     /// The status of its last delivery.
     pub status: Status,
+    /// When its content was removed, if it was.
+    pub redacted_at: Option<Timestamp>,
 }
 
 /// A notification with all that happened to it.
@@ -243,6 +261,8 @@ pub struct Summary {
 pub struct Story {
     /// The notification.
     pub notification: Notification,
+    /// When its content was removed, if it was: message, title, data, targets, and what providers said of it.
+    pub redacted_at: Option<Timestamp>,
     /// Its deliveries, in the order in which they were created; at least one.
     pub deliveries: Vec<DeliveryStory>,
 }
@@ -302,18 +322,22 @@ pub trait Store: Send + Sync + 'static {
     /// Leases these deliveries; the answers are in the order of the claims.
     async fn claim(&self, claims: &[Claim], now: Timestamp) -> Result<Vec<Claimed>, StoreError>;
 
-    /// Writes what became of an attempt: the attempt, the new state and a fallback's delivery, together. Where it
-    /// fails nothing was written, the lease stands, and everything comes back for another try.
+    /// Writes what became of an attempt: the attempt, the new state, the lease's progress and a fallback's delivery,
+    /// together. A fallback's delivery begins with nothing sent and with its markup. Where it fails nothing was written, the lease stands, and everything comes back for another try.
     async fn settle(&self, lease: Lease, finished: Finished) -> Result<Settled, Unsettled>;
 
-    /// Gives a lease back as if it had never been taken.
+    /// Writes how far the attempt under way has come, so that the next one goes on there, also after a crash. The lease
+    /// has the progress even where it could not be written: then [`Store::settle`] writes it.
+    async fn advance(&self, lease: &mut Lease, progress: Progress) -> Result<(), StoreError>;
+
+    /// Gives a lease back as if it had never been taken. What [`Store::advance`] wrote stays.
     async fn release(&self, lease: Lease);
 
     /// Takes back a notification that is waiting.
     async fn cancel(&self, tenant: TenantId, id: NotificationId, at: Timestamp) -> Result<Transition, StoreError>;
 
     /// Queues a dead letter or a held one again, through another channel if `redirect` names one. A dead letter gets a
-    /// new delivery, so that what happened stays as it was; a held one goes on. The backoff starts again.
+    /// new delivery, so that what happened stays as it was; a held one goes on with the part that was held. The backoff starts again.
     async fn replay(
         &self,
         tenant: TenantId,
@@ -351,6 +375,17 @@ pub trait Store: Send + Sync + 'static {
 
     /// Forgets idempotency keys that were accepted before `before`. Returns how many.
     async fn forget_idempotency(&self, before: Timestamp) -> Result<usize, StoreError>;
+
+    /// Does a step of what `retention` asks for, so small that whatever else waits for the store hardly notices: looks
+    /// through a part of what is old, removes the notifications that have ended long enough ago, and the content of
+    /// others. Call it until it is done, and then again after some time: it goes on where it stopped, and looks at
+    /// everything again once in a thirtieth of the time that a tenant's notifications are kept.
+    ///
+    /// What waits or is held, and what ended later than `now`, stays.
+    async fn prune(&self, retention: &Arc<Retention>, now: Timestamp) -> Result<Pruned, StoreError>;
+
+    /// Does a small step towards a file without needless empty space. Some is left for what comes.
+    async fn compact(&self) -> Result<Compacted, StoreError>;
 
     /// Whether the store can write now.
     async fn ping(&self) -> Result<(), StoreError>;

@@ -7,7 +7,11 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior};
 const APPLICATION_ID: i32 = 0x434e_4452;
 
 /// The migrations in their order; number 1 is the first.
-const MIGRATIONS: &[&str] = &[include_str!("../migrations/sqlite/0001_init.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("../migrations/sqlite/0001_init.sql"),
+    include_str!("../migrations/sqlite/0002_progress.sql"),
+    include_str!("../migrations/sqlite/0003_retention.sql"),
+];
 
 /// Why the store's tables could not be brought up to date.
 #[derive(Debug, thiserror::Error)]
@@ -87,11 +91,12 @@ mod tests {
         migrate(&mut connection).unwrap();
         refuse_foreign(&connection).unwrap();
         migrate(&mut connection).unwrap();
-        connection.execute("INSERT INTO migration VALUES (2, x'00')", []).unwrap();
-        assert!(matches!(migrate(&mut connection), Err(MigrateError::Newer { found: 2, known: 1 })));
-        connection
-            .execute_batch("DELETE FROM migration WHERE number = 2; UPDATE migration SET checksum = x'00'")
-            .unwrap();
+        let known = u32::try_from(MIGRATIONS.len()).unwrap();
+        connection.execute("INSERT INTO migration VALUES (?1, x'00')", [known + 1]).unwrap();
+        let newer = migrate(&mut connection).unwrap_err();
+        assert!(matches!(newer, MigrateError::Newer { found, known: k } if found == known + 1 && k == known));
+        connection.execute("DELETE FROM migration WHERE number > ?1", [known]).unwrap();
+        connection.execute_batch("UPDATE migration SET checksum = x'00'").unwrap();
         assert!(matches!(migrate(&mut connection), Err(MigrateError::Changed(1))));
         let other = Connection::open_in_memory().unwrap();
         other.execute_batch("CREATE TABLE theirs (x)").unwrap();

@@ -137,6 +137,31 @@ async fn two_thousand_characters_are_the_most() {
 }
 
 #[tokio::test]
+async fn the_length_is_that_of_what_is_sent() {
+    let provider = Provider::answering([made()]).await;
+    let channel = subject().channel_to(&provider).await;
+    for format in [Format::Text, Format::Markdown] {
+        for part in [0, 1] {
+            let message = Message { part, ..urgent(format) };
+            let sent = seen(&message, false).await.json();
+            assert_eq!(channel.length(&message), sent["content"].as_str().unwrap().chars().count());
+        }
+    }
+}
+
+#[tokio::test]
+async fn only_the_first_part_has_title_and_mark_and_each_its_own_nonce() {
+    let message = Message { parts: 2, ..urgent(Format::Markdown) };
+    let first = seen(&message, false).await.json();
+    let second = seen(&Message { part: 1, ..message.clone() }, false).await.json();
+    assert!(first["content"].as_str().unwrap().starts_with("⚠️ **HIGH PRIORITY**\n**Sum"));
+    assert_eq!(second["content"], message.body);
+    assert_ne!(first["nonce"], second["nonce"]);
+    let again = seen(&Message { part: 1, attempt: 2, ..message }, false).await.json();
+    assert_eq!(again["nonce"], second["nonce"]);
+}
+
+#[tokio::test]
 async fn a_limit_waits_as_long_and_as_far_as_discord_says() {
     let body = |global| json!({ "message": "You are being rate limited.", "retry_after": 64.5701, "global": global });
     let millis = |text: &str| Some(Duration::from_millis(text.parse().unwrap()));

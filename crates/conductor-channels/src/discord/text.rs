@@ -7,14 +7,15 @@ use conductor_core::{Format, Message, Priority};
 /// What goes before a message of high priority.
 const HIGH: &str = "⚠️ **HIGH PRIORITY**";
 
-/// The whole text of a message: priority, title, body.
+/// The whole text of a message: priority, title, body. Of a text in parts the first one alone has priority and title.
 pub(super) fn content(message: &Message, allow_mentions: bool) -> String {
     let mut content = String::with_capacity(message.body.len() + 64);
-    if message.priority == Priority::High {
+    let is_first = message.part == 0;
+    if is_first && message.priority == Priority::High {
         content.push_str(HIGH);
         content.push('\n');
     }
-    let title = message.title.as_deref().map(one_line).filter(|title| !title.is_empty());
+    let title = message.title.as_deref().map(one_line).filter(|title| is_first && !title.is_empty());
     if let Some(title) = title {
         content.push_str("**");
         content.push_str(&as_typed(&title, false));

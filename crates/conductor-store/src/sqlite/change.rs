@@ -7,7 +7,8 @@ use rusqlite::{OptionalExtension, Row, Transaction};
 use super::memory::Memory;
 use super::rows;
 use super::write::{
-    End, Waiting, end, insert_pending, let_go_of_key, notification_by_id, update_pending, waiting, waiting_of,
+    End, Waiting, end, insert_pending, let_go_of_key, notification_by_id, redacted_at, update_pending, waiting,
+    waiting_of,
 };
 use super::writer::Effect;
 
@@ -42,10 +43,10 @@ struct Last {
 
 fn last_ended(transaction: &Transaction<'_>, id: NotificationId) -> rusqlite::Result<Option<Last>> {
     let sql = "SELECT e.notification, e.ordinal, e.tenant, e.channel_id, e.channel, e.target, 0, n.priority, \
-               n.expires_at, n.expires_at, e.attempts, 0, e.next_fallback, 0, e.status \
+               n.expires_at, n.expires_at, e.attempts, 0, e.next_fallback, 0, 0, 0, NULL, e.status \
                FROM ended AS e JOIN notification AS n ON n.id = e.notification \
                WHERE e.notification = ?1 ORDER BY e.ordinal DESC LIMIT 1";
-    let read = |row: &Row<'_>| Ok(Last { waiting: waiting(row)?, status: rows::word(row, 14)? });
+    let read = |row: &Row<'_>| Ok(Last { waiting: waiting(row)?, status: rows::word(row, 17)? });
     transaction.prepare_cached(sql)?.query_row([id.bytes()], read).optional()
 }
 
@@ -59,6 +60,9 @@ pub(crate) fn change(transaction: &Transaction<'_>, memory: &Memory, change: &Ch
             let Some(last) = last_ended(transaction, change.id)? else { return done(Transition::NotFound) };
             return match &change.kind {
                 ChangeKind::Replay { .. } if last.status.is_dead_letter() => {
+                    if let Some(at) = redacted_at(transaction, change.id)? {
+                        return done(Transition::Redacted(at));
+                    }
                     replay(transaction, &notification, &change.kind, last.waiting, Some(last.status))
                 }
                 _ => done(Transition::WrongStatus(last.status)),

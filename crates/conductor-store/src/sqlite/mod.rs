@@ -10,12 +10,15 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use conductor_core::retention::{Compacted, Pruned};
 use conductor_core::retry::BACKOFF;
 use conductor_core::store::{
-    Accepted, BATCH_MAX, Claim, Claimed, Expired, Filter, Finished, Idempotency, Lease, NewNotification, Page, Queued,
-    Redirect, Settled, Store, Story, Transition, Unsettled,
+    Accepted, BATCH_MAX, Claim, Claimed, Expired, Filter, Finished, Idempotency, Lease, NewNotification, Page,
+    Progress, Queued, Redirect, Settled, Store, Story, Transition, Unsettled,
 };
-use conductor_core::{ChannelId, Clock, DeliveryKey, Notification, NotificationId, StoreError, TenantId, Timestamp};
+use conductor_core::{
+    ChannelId, Clock, DeliveryKey, Notification, NotificationId, Retention, StoreError, TenantId, Timestamp,
+};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OptionalExtension};
 use tokio::sync::{Mutex, Notify, Semaphore, oneshot};
@@ -25,6 +28,7 @@ use change::{Change, ChangeKind};
 use damage::Damage;
 use memory::{Hold, Memory};
 use read::{PageRequest, Readers};
+use retention::Tidying;
 use write::Waiting;
 use writer::{Command, Envelope, Reply, Writer};
 
@@ -36,6 +40,7 @@ mod damage_tests;
 mod fault_tests;
 mod memory;
 mod read;
+mod retention;
 mod rows;
 #[cfg(test)]
 mod tests;
@@ -92,6 +97,8 @@ pub struct SqliteStore {
     latest: Option<NotificationId>,
     /// One scan at a time, so that each knows what came while it read.
     scanning: Mutex<()>,
+    /// How far the removal of what is old has come.
+    tidying: Mutex<Tidying>,
     /// The writer; none after it has ended.
     writer: Mutex<Option<JoinHandle<()>>>,
 }
@@ -117,6 +124,7 @@ impl SqliteStore {
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false).map_err(engine)?;
         configure(&connection).map_err(engine)?;
         migrate(&mut connection).map_err(migrated)?;
+        retention::make_compactable(&connection).map_err(engine)?;
         let unclean = recover(&mut connection, clock.now()).map_err(engine)?;
         let memory = Arc::new(Memory::default());
         let sql = "SELECT value FROM meta WHERE name = 'feed_mark'";
@@ -165,8 +173,10 @@ impl SqliteStore {
             clock,
             failing,
             damage,
-            latest: latest.map(NotificationId::from_bytes),
+            // What the feed was written up to may be gone already.
+            latest: latest.max(mark).map(NotificationId::from_bytes),
             scanning: Mutex::default(),
+            tidying: Mutex::default(),
             writer: Mutex::new(Some(thread.map_err(io)?)),
         })
     }
@@ -208,7 +218,7 @@ fn keep_private(path: &Path) -> std::io::Result<()> {
 fn configure(connection: &Connection) -> rusqlite::Result<()> {
     connection.set_prepared_statement_cache_capacity(64);
     connection.execute_batch(
-        "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 1000; \
+        "PRAGMA auto_vacuum = INCREMENTAL; PRAGMA secure_delete = FAST; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 1000; \
          PRAGMA cache_size = -8000; PRAGMA temp_store = MEMORY; PRAGMA journal_size_limit = 67108864; \
          PRAGMA busy_timeout = 5000",
     )
@@ -373,6 +383,14 @@ impl Store for SqliteStore {
         }
     }
 
+    async fn advance(&self, lease: &mut Lease, progress: Progress) -> Result<(), StoreError> {
+        lease.progress = progress.clone();
+        if !self.memory.lock().is_leased(lease.key) {
+            return Err(StoreError::LeaseLost);
+        }
+        self.command(|reply| Command::Advance(lease.key, progress, reply)).await
+    }
+
     async fn release(&self, lease: Lease) {
         let taken = Taken { memory: &self.memory, keys: vec![lease.key] };
         let is_marked = self.memory.lock().is_marked(lease.key);
@@ -452,6 +470,14 @@ impl Store for SqliteStore {
             return Ok(0);
         }
         self.command(|reply| Command::Forget(keys, before, reply)).await
+    }
+
+    async fn prune(&self, retention: &Arc<Retention>, now: Timestamp) -> Result<Pruned, StoreError> {
+        self.prune_step(retention, now).await
+    }
+
+    async fn compact(&self) -> Result<Compacted, StoreError> {
+        self.compact_step().await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
@@ -539,6 +565,7 @@ fn first_lease(notification: Arc<Notification>) -> Lease {
         failures: 0,
         expires_at: notification.expires_at,
         next_fallback: 0,
+        progress: Progress::default(),
         notification,
     }
 }
@@ -548,7 +575,8 @@ fn copy_of(lease: &Lease) -> Lease {
     let Lease { key, channel, attempt, failures, expires_at, next_fallback, .. } = *lease;
     let (notification, target, redirected) =
         (Arc::clone(&lease.notification), lease.target.clone(), lease.redirected.clone());
-    Lease { key, notification, channel, target, redirected, attempt, failures, expires_at, next_fallback }
+    let progress = lease.progress.clone();
+    Lease { key, notification, channel, target, redirected, attempt, failures, expires_at, next_fallback, progress }
 }
 
 fn lease(waiting: Waiting, notification: Notification) -> Lease {
@@ -565,6 +593,7 @@ fn lease(waiting: Waiting, notification: Notification) -> Lease {
         failures: waiting.failures,
         expires_at: waiting.expires_at,
         next_fallback: waiting.next_fallback,
+        progress: waiting.progress,
         notification: Arc::new(notification),
     }
 }

@@ -201,6 +201,7 @@ pub(crate) fn story(
     let transaction = connection.unchecked_transaction()?;
     let notification = write::notification_by_id(&transaction, id)?.filter(|n| n.tenant == tenant);
     let Some(notification) = notification else { return Ok(None) };
+    let redacted_at = write::redacted_at(&transaction, id)?;
     let mut deliveries = Vec::new();
     let sql = "SELECT notification, ordinal, channel, target, channel_id, status, provider_id, reason FROM ended \
                WHERE notification = ?1 ORDER BY ordinal";
@@ -235,11 +236,11 @@ pub(crate) fn story(
             status,
             due_at: (!waiting.held).then_some(waiting.due),
             reason: None,
-            provider_id: None,
+            provider_id: waiting.progress.provider_id,
             attempts: attempts(&transaction, waiting.key)?,
         });
     }
-    Ok(Some(Story { notification, deliveries }))
+    Ok(Some(Story { notification, redacted_at, deliveries }))
 }
 
 fn attempts(connection: &Connection, key: DeliveryKey) -> rusqlite::Result<Vec<conductor_core::Attempt>> {
@@ -278,7 +279,7 @@ pub(crate) fn page(connection: &Connection, memory: &Memory, request: &PageReque
             next = last;
             return Ok(Page { items, next });
         }
-        if request.filter.from.is_some_and(|from| time_of(id) < from.millis()) {
+        if request.filter.from.is_some_and(|from| id.made_at() < from) {
             return Ok(Page { items, next: None });
         }
         last = Some(id);
@@ -291,11 +292,6 @@ pub(crate) fn page(connection: &Connection, memory: &Memory, request: &PageReque
         next = last;
     }
     Ok(Page { items, next })
-}
-
-/// When an id was made, in milliseconds since 1970.
-fn time_of(id: NotificationId) -> i64 {
-    i64::try_from(id.uuid().as_u128() >> 80).unwrap_or(i64::MAX)
 }
 
 /// The ids that may fit, newest first, at most `look`.
@@ -363,7 +359,9 @@ fn summary(
             && filter.to.is_none_or(|to| n.accepted_at < to)
             && filter.text.as_ref().is_none_or(|text| contains(n, &text.to_lowercase()))
     };
-    Ok(notification.filter(fits).map(|notification| Summary { notification, status }))
+    let Some(notification) = notification.filter(fits) else { return Ok(None) };
+    let redacted_at = write::redacted_at(connection, id)?;
+    Ok(Some(Summary { notification, status, redacted_at }))
 }
 
 /// About how many bytes a notification takes: what a caller decides of it.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use conductor_core::store::Idempotency;
-use conductor_core::{Attempt, ChannelId, Draft, FailureReason, Format, Outcome, Priority, Settlement, Status};
+use conductor_core::{Attempt, ChannelId, Draft, FailureReason, Format, Keep, Outcome, Priority, Settlement, Status};
 use rusqlite::trace::{TraceEvent, TraceEventCodes};
 use tempfile::TempDir;
 
@@ -247,6 +247,18 @@ const SCANS: [(&str, &str); 5] = [
     ("WHERE claimed > 0", "a partial index of only the rows that it wants, at the start"),
 ];
 
+/// Removes what had ended by `later`: first its content, then the rest.
+fn tidy_up(desk: &mut Desk, later: Timestamp) {
+    for (whole, content) in [(None, Some(later.since(now()))), (Some(later.since(now())), None)] {
+        let retention = Retention { others: Keep { whole, content }, ..Retention::default() };
+        let far = later.plus(later.since(now()));
+        let candidates = Tidying::default().candidates(&desk.writer.connection, &retention, far).unwrap();
+        assert!(candidates.len() >= 4, "{}", candidates.len());
+        desk.write(|reply| Command::Prune(candidates, far, reply)).unwrap();
+    }
+    desk.write(|reply| Command::Compact(1, reply)).unwrap();
+}
+
 /// Does everything that the engine can once, and tells the statements that it took.
 fn every_statement(desk: &mut Desk) -> BTreeSet<String> {
     static SEEN: std::sync::Mutex<BTreeSet<String>> = std::sync::Mutex::new(BTreeSet::new());
@@ -310,6 +322,7 @@ fn every_statement(desk: &mut Desk) -> BTreeSet<String> {
     desk.write(Command::Ping).unwrap();
     let unfed = desk.writer.memory.lock().unfed.clone();
     write::feed(&mut desk.writer.connection, &unfed).unwrap();
+    tidy_up(desk, later);
     SEEN.lock().unwrap().clone()
 }
 

@@ -1,7 +1,7 @@
 //! What each command writes. Nothing here commits, and nothing in memory changes but the marks of what is being ended.
 
 use conductor_core::store::{
-    Accepted, Expired, Finished, IDEMPOTENCY_KEPT, Idempotency, Lease, NewNotification, Queued, Settled,
+    Accepted, Expired, Finished, IDEMPOTENCY_KEPT, Idempotency, Lease, NewNotification, Progress, Queued, Settled,
 };
 use conductor_core::{
     Attempt, ChannelId, DeliveryKey, FailureReason, Notification, NotificationId, Settlement, Status, TenantId,
@@ -11,7 +11,7 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 use super::memory::Memory;
 use super::writer::{Command, Effect};
-use super::{change, rows};
+use super::{change, retention, rows};
 
 /// Does one command within the transaction.
 pub(crate) fn apply(
@@ -23,6 +23,14 @@ pub(crate) fn apply(
     match command {
         Command::Accept(new, _) => accept(transaction, memory, fed_through, new),
         Command::Settle(lease, finished, _) => settle(transaction, lease, finished).map(Effect::Settled),
+        Command::Advance(key, progress, _) => {
+            let sql = "UPDATE pending SET parts_sent = ?3, plain = ?4, provider_id = ?5 \
+                       WHERE notification = ?1 AND ordinal = ?2";
+            let Progress { parts_sent, plain, provider_id } = progress;
+            let row = (key.notification.bytes(), key.ordinal, parts_sent, plain, provider_id);
+            transaction.prepare_cached(sql)?.execute(row)?;
+            Ok(Effect::Written)
+        }
         Command::Mark(keys, now, _) => {
             // What is not due or held will get no lease, so it is not to be blamed for anything.
             let sql = "UPDATE pending SET claimed = 1 WHERE notification = ?1 AND ordinal = ?2 AND due_at <= ?3 \
@@ -49,6 +57,8 @@ pub(crate) fn apply(
             }
             Ok(Effect::Forgotten(count))
         }
+        Command::Prune(candidates, now, _) => retention::prune(transaction, candidates, *now),
+        Command::Compact(pages, _) => retention::compact(transaction, *pages),
         #[cfg(test)]
         Command::Panic { after, .. } => after.then_some(Ok(Effect::Written)).expect("the test wants it"),
         Command::Ping(_) => {
@@ -165,6 +175,13 @@ pub(crate) fn notification_by_id(
     connection.prepare_cached(&sql)?.query_row([id.bytes()], rows::notification).optional()
 }
 
+/// When a notification's content was removed, if it was.
+pub(crate) fn redacted_at(connection: &Connection, id: NotificationId) -> rusqlite::Result<Option<Timestamp>> {
+    let sql = "SELECT redacted_at FROM notification WHERE id = ?1";
+    let at = connection.prepare_cached(sql)?.query_row([id.bytes()], |row| row.get::<_, Option<i64>>(0)).optional()?;
+    Ok(at.flatten().map(Timestamp::from_millis))
+}
+
 /// Takes over a `key` and ends the notification that held it, if that still waits.
 fn supersede(
     transaction: &Transaction<'_>,
@@ -204,11 +221,12 @@ pub(crate) struct Waiting {
     pub(crate) failures: u32,
     pub(crate) next_fallback: u8,
     pub(crate) held: bool,
+    pub(crate) progress: Progress,
 }
 
 /// The columns that [`waiting`] reads.
 pub(crate) const WAITING_COLUMNS: &str = "notification, ordinal, tenant, channel_id, channel, target, lane, priority, \
-     due_at, expires_at, attempts, failures, next_fallback, held";
+     due_at, expires_at, attempts, failures, next_fallback, held, parts_sent, plain, provider_id";
 
 pub(crate) fn waiting(row: &Row<'_>) -> rusqlite::Result<Waiting> {
     let channel: Option<String> = row.get(4)?;
@@ -226,6 +244,7 @@ pub(crate) fn waiting(row: &Row<'_>) -> rusqlite::Result<Waiting> {
         failures: row.get(11)?,
         next_fallback: row.get(12)?,
         held: row.get(13)?,
+        progress: Progress { parts_sent: row.get(14)?, plain: row.get(15)?, provider_id: row.get(16)? },
     })
 }
 
@@ -239,7 +258,7 @@ impl Waiting {
     fn first(notification: &Notification) -> Self {
         let Queued { key, tenant, channel, lane, priority, due, .. } = first(notification);
         let expires_at = notification.expires_at;
-        let (attempts, failures, next_fallback, held) = (0, 0, 0, false);
+        let (attempts, failures, next_fallback, held, progress) = (0, 0, 0, false, Progress::default());
         Self {
             key,
             tenant,
@@ -253,6 +272,7 @@ impl Waiting {
             failures,
             next_fallback,
             held,
+            progress,
         }
     }
 
@@ -270,6 +290,7 @@ impl Waiting {
     }
 }
 
+/// Adds a delivery of which nothing has been sent yet.
 pub(super) fn insert_pending(transaction: &Transaction<'_>, waiting: &Waiting) -> rusqlite::Result<()> {
     let sql = "INSERT INTO pending (notification, ordinal, tenant, channel_id, channel, target, lane, priority, due_at, \
                expires_at, attempts, failures, next_fallback, held, claimed, lost) \
@@ -331,7 +352,7 @@ pub(super) fn end(transaction: &Transaction<'_>, waiting: &Waiting, end: &End<'_
         target,
         end.status.as_str(),
         end.reason.map(FailureReason::as_str),
-        end.provider_id,
+        end.provider_id.or(waiting.progress.provider_id.as_deref()),
         end.at.millis(),
         waiting.attempts,
         waiting.next_fallback,
@@ -386,6 +407,7 @@ fn settle(transaction: &Transaction<'_>, lease: &Lease, finished: &Finished) -> 
         failures: lease.failures,
         next_fallback: lease.next_fallback,
         held: false,
+        progress: lease.progress.clone(),
     };
     let provider_id = finished.provider_id.as_deref();
     match finished.settlement {
@@ -396,6 +418,11 @@ fn settle(transaction: &Transaction<'_>, lease: &Lease, finished: &Finished) -> 
         }
         Settlement::RetryAt { due, counts } => {
             (waiting.due, waiting.failures) = (due, lease.failures + u32::from(counts));
+            update_pending(transaction, &waiting)?;
+            Ok(Settled { status: Status::Retrying, next: Some(waiting.queued()) })
+        }
+        Settlement::StepDown => {
+            waiting.progress.plain = true;
             update_pending(transaction, &waiting)?;
             Ok(Settled { status: Status::Retrying, next: Some(waiting.queued()) })
         }
@@ -431,7 +458,8 @@ fn settle(transaction: &Transaction<'_>, lease: &Lease, finished: &Finished) -> 
 }
 
 pub(super) fn update_pending(transaction: &Transaction<'_>, waiting: &Waiting) -> rusqlite::Result<()> {
-    let sql = "UPDATE pending SET due_at = ?3, attempts = ?4, failures = ?5, held = ?6, claimed = 0, lost = 0 \
+    let sql = "UPDATE pending SET due_at = ?3, attempts = ?4, failures = ?5, held = ?6, parts_sent = ?7, plain = ?8, \
+               provider_id = ?9, claimed = 0, lost = 0 \
                WHERE notification = ?1 AND ordinal = ?2";
     transaction.prepare_cached(sql)?.execute((
         waiting.key.notification.bytes(),
@@ -440,6 +468,9 @@ pub(super) fn update_pending(transaction: &Transaction<'_>, waiting: &Waiting) -
         waiting.attempts,
         waiting.failures,
         waiting.held,
+        waiting.progress.parts_sent,
+        waiting.progress.plain,
+        &waiting.progress.provider_id,
     ))?;
     Ok(())
 }

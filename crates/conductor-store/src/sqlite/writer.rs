@@ -7,9 +7,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use conductor_core::store::{Accepted, Expired, Finished, Lease, NewNotification, Settled, Transition, Unsettled};
+use conductor_core::store::{
+    Accepted, Expired, Finished, Lease, NewNotification, Progress, Settled, Transition, Unsettled,
+};
 use conductor_core::{DeliveryKey, NotificationId, StoreError, TenantId, Timestamp};
 use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot};
@@ -17,6 +19,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot};
 use super::change::{Change, Touched};
 use super::damage::Damage;
 use super::memory::Memory;
+use super::retention::{Candidate, Step};
 use super::write;
 
 /// The most commands that one commit takes.
@@ -31,6 +34,8 @@ pub(crate) type Reply<T, E = StoreError> = oneshot::Sender<Result<T, E>>;
 pub(crate) enum Command {
     Accept(NewNotification, Reply<Accepted>),
     Settle(Box<Lease>, Finished, Reply<Settled, Unsettled>),
+    /// Writes how far an attempt under way has come.
+    Advance(DeliveryKey, Progress, Reply<()>),
     /// Writes down that attempts of these are about to be made, as far as they are due.
     Mark(Vec<DeliveryKey>, Timestamp, Reply<()>),
     /// Takes that back.
@@ -38,6 +43,10 @@ pub(crate) enum Command {
     Change(Change, Reply<Transition>),
     Expire(Vec<DeliveryKey>, Timestamp, Reply<Vec<Expired>>),
     Forget(Vec<(TenantId, String)>, Timestamp, Reply<usize>),
+    /// Removes these, or their content, as far as there is time.
+    Prune(Vec<Candidate>, Timestamp, Reply<Step>),
+    /// Gives at most so many empty pages back.
+    Compact(usize, Reply<Step>),
     Ping(Reply<()>),
     /// Panics while it is written, or after that.
     #[cfg(test)]
@@ -71,6 +80,7 @@ pub(crate) enum Effect {
     Changed(Transition, Option<Touched>),
     Expired(Vec<Expired>),
     Forgotten(usize),
+    Tidied(Step),
     Written,
 }
 
@@ -161,7 +171,13 @@ impl Writer {
         for command in batch {
             effects.push(write::apply(&transaction, &self.memory, self.fed_through, command)?);
         }
+        let began = Instant::now();
         transaction.commit()?;
+        for effect in &mut effects {
+            if let Effect::Tidied(step) = effect {
+                step.add_commit(began.elapsed());
+            }
+        }
         Ok(effects)
     }
 
@@ -223,9 +239,16 @@ impl Writer {
                 let _ = reply.send(Ok(expired));
             }
             (Command::Forget(_, _, reply), Effect::Forgotten(count)) => drop(reply.send(Ok(count))),
-            (Command::Mark(_, _, reply) | Command::Unmark(_, reply) | Command::Ping(reply), Effect::Written) => {
-                drop(reply.send(Ok(())));
+            (Command::Prune(_, _, reply) | Command::Compact(_, reply), Effect::Tidied(step)) => {
+                drop(reply.send(Ok(step)));
             }
+            (
+                Command::Advance(_, _, reply)
+                | Command::Mark(_, _, reply)
+                | Command::Unmark(_, reply)
+                | Command::Ping(reply),
+                Effect::Written,
+            ) => drop(reply.send(Ok(()))),
             #[cfg(test)]
             (Command::Panic { .. }, Effect::Written) => panic!("as the test wants it"),
             _ => unreachable!("apply gives each command its own effect"),
@@ -240,12 +263,14 @@ impl Writer {
         match command {
             Command::Accept(_, reply) => drop(reply.send(Err(error))),
             Command::Settle(lease, finished, reply) => drop(reply.send(Err(Unsettled { lease, finished, error }))),
-            Command::Mark(_, _, reply) | Command::Unmark(_, reply) | Command::Ping(reply) => {
-                drop(reply.send(Err(error)));
-            }
+            Command::Advance(_, _, reply)
+            | Command::Mark(_, _, reply)
+            | Command::Unmark(_, reply)
+            | Command::Ping(reply) => drop(reply.send(Err(error))),
             Command::Change(_, reply) => drop(reply.send(Err(error))),
             Command::Expire(_, _, reply) => drop(reply.send(Err(error))),
             Command::Forget(_, _, reply) => drop(reply.send(Err(error))),
+            Command::Prune(_, _, reply) | Command::Compact(_, reply) => drop(reply.send(Err(error))),
             #[cfg(test)]
             Command::Panic { reply, .. } => drop(reply.send(Err(error))),
         }

@@ -315,6 +315,7 @@ pub(crate) fn finished(lease: &Lease, settlement: Settlement, at: Timestamp) -> 
         Settlement::Sent => Outcome::Sent,
         Settlement::RetryAt { counts: true, .. } => Outcome::Retryable,
         Settlement::RetryAt { counts: false, .. } => Outcome::RateLimited,
+        Settlement::StepDown => Outcome::Rejected,
         Settlement::Hold => Outcome::Unknown,
         Settlement::Failed(_) => Outcome::Permanent,
     };
@@ -350,6 +351,7 @@ pub(crate) fn forge(lease: &Lease) -> Lease {
         failures: lease.failures,
         expires_at: lease.expires_at,
         next_fallback: lease.next_fallback,
+        progress: lease.progress.clone(),
     }
 }
 

@@ -10,8 +10,11 @@ mod idempotency;
 mod life;
 mod lists;
 mod model;
+mod progress;
 mod recovery;
+mod retention;
 mod sqlite;
+mod tidying;
 
 /// Runs each case on each engine, as `engine::theme::case`.
 macro_rules! conformance {
@@ -53,9 +56,24 @@ macro_rules! conformance {
                         a_suspect_that_is_not_due_is_not_blamed, a_held_suspect_is_not_blamed,
                         a_stop_after_a_crash_ends_the_suspicion, fallbacks_and_retries_survive_a_crash,
                         a_crash_at_the_very_start_leaves_a_good_store;
+                    progress: an_attempt_goes_on_with_the_part_that_failed,
+                        a_process_that_dies_between_parts_has_written_how_far_it_came,
+                        a_released_attempt_keeps_the_parts_that_were_sent,
+                        progress_that_was_not_written_is_written_when_the_attempt_is_settled,
+                        a_used_lease_advances_nothing, refused_markup_is_due_again_at_once_as_plain_text,
+                        a_fallback_begins_with_the_first_part_and_its_markup,
+                        a_replayed_dead_letter_begins_with_the_first_part,
+                        a_held_one_goes_on_with_its_part_unless_it_takes_another_channel;
                     concurrency: all_that_was_acknowledged_is_there_after_a_crash, a_race_for_one_delivery_has_one_winner,
                         a_race_between_cancel_and_claim_has_one_winner, a_stop_under_load_loses_nothing,
                         a_dropped_claim_leases_nothing;
+                    retention: what_has_ended_long_ago_is_removed, what_waits_or_is_held_stays_however_old_it_is,
+                        the_age_counts_from_the_end_of_the_last_delivery, content_goes_before_the_rest,
+                        a_redacted_dead_letter_is_not_replayed, what_is_tried_again_in_time_stays,
+                        each_tenant_has_its_own_rule, a_clock_that_was_wrong_removes_nothing_too_early,
+                        a_request_whose_notification_is_gone_is_new_again,
+                        a_list_is_read_while_what_is_old_is_removed,
+                        a_crash_in_the_middle_of_a_round_leaves_a_good_store;
                     model: random_operations_agree_with_a_simple_model;
                 );
             }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use conductor_core::store::{Claimed, Filter, Lease, Redirect, Transition};
+use conductor_core::store::{Claimed, Filter, Lease, Progress, Redirect, Transition};
 use conductor_core::{DeliveryKey, FailureReason, NotificationId, Settlement, Status, Timestamp};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -20,6 +20,7 @@ enum Step {
     Claim { of: usize },
     ClaimOld { of: usize },
     Settle { lease: usize, settlement: Ending },
+    Advance { lease: usize },
     Release { lease: usize },
     Cancel { of: usize },
     Replay { of: usize, redirect: bool },
@@ -35,6 +36,7 @@ enum Step {
 enum Ending {
     Sent,
     Retry { seconds: u32, counts: bool },
+    StepDown,
     Hold,
     Failed,
     Expired,
@@ -45,6 +47,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let ending = prop_oneof![
         Just(Ending::Sent),
         (0..5u32, any::<bool>()).prop_map(|(seconds, counts)| Ending::Retry { seconds, counts }),
+        Just(Ending::StepDown),
         Just(Ending::Hold),
         Just(Ending::Failed),
         Just(Ending::Expired),
@@ -56,6 +59,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         8 => any_one().prop_map(|of| Step::Claim { of }),
         1 => any_one().prop_map(|of| Step::ClaimOld { of }),
         8 => (any_one(), ending).prop_map(|(lease, settlement)| Step::Settle { lease, settlement }),
+        3 => any_one().prop_map(|lease| Step::Advance { lease }),
         1 => any_one().prop_map(|lease| Step::Release { lease }),
         2 => any_one().prop_map(|of| Step::Cancel { of }),
         4 => (any_one(), any::<bool>()).prop_map(|(of, redirect)| Step::Replay { of, redirect }),
@@ -86,6 +90,8 @@ struct Modelled {
     suspect: bool,
     /// Attempts in a row that a dying process took with it.
     lost: u32,
+    parts_sent: u32,
+    plain: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,7 +121,7 @@ impl Modelled {
     /// A new delivery of the same notification waits.
     fn next_delivery(&mut self, due: Timestamp) {
         *self = Self { ordinal: self.ordinal + 1, attempts: 0, failures: 0, lost: 0, suspect: false, ..self.clone() };
-        (self.place, self.due) = (Place::Waits, due);
+        (self.place, self.due, self.parts_sent, self.plain) = (Place::Waits, due, 0, false);
     }
 }
 
@@ -172,7 +178,8 @@ impl Trial {
                 self.all[released].place = Place::Waits;
                 self.w.store().release(lease).await;
             }
-            Step::Settle { .. } | Step::Release { .. } => {}
+            Step::Advance { lease } if !self.leases.is_empty() => self.advance(lease % self.leases.len()).await,
+            Step::Settle { .. } | Step::Advance { .. } | Step::Release { .. } => {}
             _ if count == 0 => {}
             Step::Claim { of } => self.claim(of % count).await,
             Step::ClaimOld { of } => {
@@ -225,6 +232,8 @@ impl Trial {
             place,
             suspect,
             lost,
+            parts_sent: 0,
+            plain: false,
         };
         self.arriving.insert(new.delivery());
         self.all.push(new);
@@ -243,6 +252,7 @@ impl Trial {
                     (lease.expires_at, usize::from(lease.next_fallback)),
                     (known.expires_at, known.next_fallback)
                 );
+                assert_eq!((lease.progress.parts_sent, lease.progress.plain), (known.parts_sent, known.plain));
                 known.place = Place::UnderWay;
                 self.leases.push(*lease);
             }
@@ -259,6 +269,7 @@ impl Trial {
         let settlement = match ending {
             Ending::Sent => Settlement::Sent,
             Ending::Retry { seconds, counts } => Settlement::RetryAt { due: now.plus(SECOND * seconds), counts },
+            Ending::StepDown => Settlement::StepDown,
             Ending::Hold => Settlement::Hold,
             Ending::Failed => Settlement::Failed(FailureReason::Permanent),
             Ending::Expired => Settlement::Failed(FailureReason::Expired),
@@ -274,6 +285,7 @@ impl Trial {
             Settlement::RetryAt { due, counts } => {
                 (known.place, known.due, known.failures) = (Place::Waits, due, known.failures + u32::from(counts));
             }
+            Settlement::StepDown => (known.place, known.due, known.plain) = (Place::Waits, now, true),
             Settlement::Hold => known.place = Place::Held,
             Settlement::Failed(reason)
                 if known.next_fallback < known.fallbacks
@@ -289,6 +301,14 @@ impl Trial {
         let waits = known.place == Place::Waits;
         assert_eq!(settled.status, status.unwrap_or(known.status(now)));
         assert_eq!(settled.next.map(|next| (next.key, next.due)), waits.then_some((known.delivery(), known.due)));
+    }
+
+    async fn advance(&mut self, lease: usize) {
+        let of = self.of_lease(&self.leases[lease]);
+        let lease = &mut self.leases[lease];
+        let progress = Progress { parts_sent: lease.progress.parts_sent + 1, ..lease.progress.clone() };
+        assert_eq!(self.w.store().advance(lease, progress).await, Ok(()));
+        self.all[of].parts_sent += 1;
     }
 
     async fn cancel(&mut self, of: usize) {

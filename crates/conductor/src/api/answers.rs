@@ -129,6 +129,10 @@ pub(crate) struct NotificationItem {
     /// Given up after this time.
     #[schema(value_type = String, format = DateTime)]
     expires_at: Timestamp,
+    /// When message, title, data, targets and the providers' words were removed; left out where they were not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime, nullable = false)]
+    redacted_at: Option<Timestamp>,
 }
 
 /// Where a notification goes when the channel before fails for good.
@@ -151,7 +155,7 @@ fn is_text(format: &Format) -> bool {
 }
 
 impl NotificationItem {
-    fn new(fields: &Draft, status: Status) -> Self {
+    fn new(fields: &Draft, status: Status, redacted_at: Option<Timestamp>) -> Self {
         let fallback =
             |Fallback { channel, channel_id, target_id }: Fallback| FallbackItem { channel, channel_id, target_id };
         Self {
@@ -172,13 +176,14 @@ impl NotificationItem {
             send_at: fields.send_at,
             status,
             expires_at: fields.expires_at,
+            redacted_at,
         }
     }
 }
 
 impl From<&Summary> for NotificationItem {
     fn from(summary: &Summary) -> Self {
-        Self::new(&summary.notification, summary.status)
+        Self::new(&summary.notification, summary.status, summary.redacted_at)
     }
 }
 
@@ -208,8 +213,8 @@ impl NotificationAnswer {
     /// The story of one of this tenant's notifications.
     pub(crate) fn new(tenant: &Tenant, story: &Story) -> Self {
         Self {
-            notification: NotificationItem::new(&story.notification, story.status()),
-            deliveries: story.deliveries.iter().map(|delivery| DeliveryItem::new(tenant, delivery)).collect(),
+            notification: NotificationItem::new(&story.notification, story.status(), story.redacted_at),
+            deliveries: story.deliveries.iter().map(|delivery| DeliveryItem::new(tenant, story, delivery)).collect(),
         }
     }
 }
@@ -247,8 +252,10 @@ pub(crate) struct DeliveryItem {
 }
 
 impl DeliveryItem {
-    fn new(tenant: &Tenant, delivery: &DeliveryStory) -> Self {
-        let default = || tenant.channel(delivery.channel_id)?.target.clone();
+    fn new(tenant: &Tenant, story: &Story, delivery: &DeliveryStory) -> Self {
+        // Without its content nobody knows whether it had a target of its own.
+        let is_whole = story.redacted_at.is_none();
+        let default = || tenant.channel(delivery.channel_id)?.target.clone().filter(|_| is_whole);
         Self {
             id: delivery.key.id(),
             channel: delivery.channel.clone(),

@@ -187,7 +187,7 @@ async fn replay_all(
     for transition in join_all(replays).await {
         let count = match transition? {
             Transition::Done(_) => &mut answer.retried,
-            Transition::NotFound | Transition::WrongStatus(_) => &mut answer.skipped,
+            Transition::NotFound | Transition::WrongStatus(_) | Transition::Redacted(_) => &mut answer.skipped,
         };
         *count = count.map(|count| count + 1);
     }

@@ -85,8 +85,8 @@ refusals! {
     BulkRefusal: MalformedJson, Invalid, MissingKey, WrongKey, Timeout, TooLarge, MediaType, RateLimited, Internal,
         Unavailable;
     /// What `POST /notifications/{id}/retry` can answer.
-    RetryRefusal: MalformedJson, Invalid, MissingKey, WrongKey, NotFound, Timeout, WrongStatus, TooLarge, MediaType,
-        RateLimited, Internal, Unavailable;
+    RetryRefusal: MalformedJson, Invalid, MissingKey, WrongKey, NotFound, Timeout, WrongStatus, Redacted, TooLarge,
+        MediaType, RateLimited, Internal, Unavailable;
     /// What a change of a notification's status can answer.
     ChangeRefusal: MissingKey, WrongKey, NotFound, WrongStatus, RateLimited, Internal, Unavailable;
     /// What `/metrics` can answer.

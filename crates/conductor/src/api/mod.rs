@@ -25,6 +25,7 @@ mod docs;
 mod document;
 mod error;
 mod health;
+mod hops;
 mod idempotency;
 mod notifications;
 mod observe;

@@ -107,6 +107,8 @@ fn message(arguments: &Arguments, session: &Session<'_>) -> Result<Message, Fail
         data: Map::new(),
         metadata: BTreeMap::new(),
         accepted_at: now,
+        part: 0,
+        parts: 1,
     })
 }
 

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use clap::CommandFactory;
 use conductor_channels::{ChannelContext, ChannelPlugin, Classic, InitError, Setting};
 use conductor_core::{
-    Channel, Health, ManualClock, Message, Problems, Receipt, Secret, SendError, SendErrorKind, Timestamp,
+    Channel, Health, Limits, ManualClock, Message, Problems, Receipt, Secret, SendError, SendErrorKind, Timestamp,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -33,6 +33,7 @@ impl ChannelPlugin for Quiet {
     const KIND: &'static str = "log";
     const ABOUT: &'static str = "Takes everything";
     const SETTINGS: &'static [Setting] = &[];
+    const LIMITS: Limits = Limits::NONE;
     type Config = Nothing;
     fn validate(_: &Nothing, _: &mut Problems) {}
     async fn initialize(_: Nothing, _: ChannelContext) -> Result<Self, InitError> {
@@ -83,6 +84,7 @@ impl ChannelPlugin for Chat {
             classic: Some(Classic::Id),
         },
     ];
+    const LIMITS: Limits = Limits::NONE;
     type Config = ChatConfig;
     fn validate(config: &ChatConfig, problems: &mut Problems) {
         if config.bot_token.expose().is_empty() || config.room.as_deref() == Some("") {

@@ -13,7 +13,7 @@ use super::model::{ChannelConfig, CommonOptions};
 use super::report::Report;
 use super::resolve::{PluginShapes, Resolver};
 use super::shape::{self, Shape, report_misfits};
-use super::values::{EXPIRES_AFTER, Reader, TIMEOUT, format_duration};
+use super::values::{DELAY_NOTE, EXPIRES_AFTER, Reader, TIMEOUT, format_duration};
 
 /// The schemes that `baseUrl` may have.
 const BASE_URL_SCHEMES: [&str; 2] = ["https", "http"];
@@ -166,6 +166,7 @@ fn read_common(reader: &mut Reader<'_, '_>, pointer: &str, entry: &Value, plugin
         expires_after: reader
             .duration(options, &pointer, "expiresAfter", &EXPIRES_AFTER)
             .unwrap_or(default.expires_after),
+        delay_note: reader.duration(options, &pointer, "delayNote", &DELAY_NOTE),
         ordered: flag("ordered"),
         on_unknown,
         allow_mentions: flag("allowMentions"),

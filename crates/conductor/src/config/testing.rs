@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use async_trait::async_trait;
 use conductor_channels::{ChannelContext, ChannelPlugin, Classic, InitError, Plugin, Setting};
-use conductor_core::{Channel, Message, Problems, Rate, Receipt, SendError};
+use conductor_core::{Channel, Limits, Message, Problems, Rate, Receipt, SendError};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -66,6 +66,7 @@ impl ChannelPlugin for Parrot {
         setting("CHANNEL_ID", false, false, Some(Classic::Id)),
         setting("PORT", false, false, None),
     ];
+    const LIMITS: Limits = Limits::NONE;
     type Config = ParrotConfig;
 
     fn validate(config: &Self::Config, problems: &mut Problems) {
@@ -102,6 +103,7 @@ impl ChannelPlugin for Log {
     const KIND: &'static str = "log";
     const ABOUT: &'static str = "Writes to the log.";
     const SETTINGS: &'static [Setting] = &[];
+    const LIMITS: Limits = Limits::NONE;
     type Config = LogConfig;
     fn validate(_: &Self::Config, _: &mut Problems) {}
     async fn initialize(_: Self::Config, _: ChannelContext) -> Result<Self, InitError> {
@@ -134,6 +136,7 @@ impl ChannelPlugin for Pager {
     const ABOUT: &'static str = "Beeps.";
     const SETTINGS: &'static [Setting] = &[setting("NUMBER", false, true, None)];
     const RATE: Option<Rate> = None;
+    const LIMITS: Limits = Limits::NONE;
     type Config = PagerConfig;
     fn validate(_: &Self::Config, _: &mut Problems) {}
     async fn initialize(_: Self::Config, _: ChannelContext) -> Result<Self, InitError> {

@@ -1,14 +1,15 @@
 //! One attempt, from the lease to the settlement.
 
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use conductor_core::store::{Finished, Lease, Settled};
+use conductor_core::store::{Finished, Lease, Progress, Settled};
 use conductor_core::{
     Attempt, FailureReason, Message, Outcome, Receipt, SendError, SendErrorKind, Settlement, StoreError, Timestamp,
 };
 use futures_util::FutureExt as _;
 
+use super::content;
 use crate::app::App;
 use crate::registry::LiveChannel;
 
@@ -25,23 +26,95 @@ pub(crate) struct Tried {
     pub(crate) result: Result<Receipt, SendError>,
     pub(crate) began: Timestamp,
     pub(crate) took: Duration,
+    /// How many messages were given to the channel, that one included which failed.
+    pub(crate) sends: u32,
 }
 
-/// Sends the message, within its time.
-pub(crate) async fn send(app: &App, channel: &LiveChannel, lease: &Lease) -> Tried {
-    let message = render(lease);
+/// Sends what is left of the text, part after part. None: the server stops, and the next one goes on.
+pub(crate) async fn send(app: &App, channel: &LiveChannel, lease: &mut Lease) -> Option<Tried> {
     let (began, start) = (app.clock.now(), Instant::now());
-    // All that is the plugin's happens in here, its end at the time limit included.
-    let sending = async { tokio::time::timeout(channel.timeout + GRACE, channel.channel.send(&message)).await };
-    let result = match AssertUnwindSafe(sending).catch_unwind().await {
-        Ok(Ok(result)) => result,
-        Err(_panic) => {
-            let kind = SendErrorKind::Retryable { retry_after: None };
-            Err(SendError::new(kind, "the channel's plugin failed unexpectedly"))
-        }
-        Ok(Err(_)) => Err(SendError::new(SendErrorKind::Unknown, "no answer within the channel's time limit")),
+    let mut sends = 0;
+    let result = match render(channel, lease, began) {
+        Ok(messages) => send_all(app, channel, lease, &messages, &mut sends).await?,
+        Err(error) => Err(error),
     };
-    Tried { result, began, took: start.elapsed() }
+    Some(Tried { result, began, took: start.elapsed(), sends })
+}
+
+async fn send_all(
+    app: &App,
+    channel: &LiveChannel,
+    lease: &mut Lease,
+    messages: &[Message],
+    sends: &mut u32,
+) -> Option<Result<Receipt, SendError>> {
+    let count = u32::try_from(messages.len()).expect("the number of parts is small");
+    if lease.progress.parts_sent >= count {
+        // The channel takes longer texts now than when the others were sent.
+        lease.progress = Progress { plain: lease.progress.plain, ..Progress::default() };
+    }
+    let mut provider_id = lease.progress.provider_id.clone();
+    for message in messages.iter().filter(|message| message.part >= lease.progress.parts_sent).collect::<Vec<_>>() {
+        if *sends > 0 && app.stop.is_cancelled() {
+            return None;
+        }
+        *sends += 1;
+        match send_one(channel, message).await {
+            Ok(receipt) if message.part == 0 => provider_id = receipt.provider_id,
+            Ok(_) => {}
+            Err(error) => return Some(Err(of_part(error, message))),
+        }
+        let parts_sent = message.part + 1;
+        if parts_sent < count {
+            let progress = Progress { parts_sent, plain: lease.progress.plain, provider_id: provider_id.clone() };
+            advance(app, lease, progress).await?;
+        }
+    }
+    Some(Ok(Receipt { provider_id }))
+}
+
+/// One message, within its time.
+async fn send_one(channel: &LiveChannel, message: &Message) -> Result<Receipt, SendError> {
+    // All that is the plugin's happens in here, its end at the time limit included.
+    let sending = async { tokio::time::timeout(channel.timeout + GRACE, channel.channel.send(message)).await };
+    match AssertUnwindSafe(sending).catch_unwind().await {
+        Ok(Ok(result)) => result,
+        Err(_panic) => Err(plugin_failed()),
+        Ok(Err(_)) => Err(SendError::new(SendErrorKind::Unknown, "no answer within the channel's time limit")),
+    }
+}
+
+/// The messages, as the channel's plugin counts their length.
+fn render(channel: &LiveChannel, lease: &Lease, now: Timestamp) -> Result<Vec<Message>, SendError> {
+    let messages = catch_unwind(AssertUnwindSafe(|| content::messages(channel, lease, now)));
+    messages.map_err(|_panic| plugin_failed())
+}
+
+fn plugin_failed() -> SendError {
+    SendError::new(SendErrorKind::Retryable { retry_after: None }, "the channel's plugin failed unexpectedly")
+}
+
+/// Says which part it is about, where there are several.
+fn of_part(mut error: SendError, message: &Message) -> SendError {
+    if message.parts > 1 {
+        error.message = format!("part {} of {}: {}", message.part + 1, message.parts, error.message);
+    }
+    error
+}
+
+/// Writes how far the attempt has come. None: the store is closed. What cannot be written otherwise is written with the
+/// settlement; the parts that follow are more use to their reader than a disk that has room.
+async fn advance(app: &App, lease: &mut Lease, progress: Progress) -> Option<()> {
+    match app.store.advance(lease, progress).await {
+        Ok(()) => {}
+        Err(StoreError::Closed | StoreError::LeaseLost) => return None,
+        Err(error @ (StoreError::Full | StoreError::Failed(_))) => tracing::warn!(
+            delivery.id = %lease.key.id(),
+            %error,
+            "How far a text in parts has come could not be written; it is written with what becomes of the attempt",
+        ),
+    }
+    Some(())
 }
 
 /// The word for what it came to.
@@ -51,7 +124,14 @@ pub(crate) fn outcome(tried: &Tried) -> Outcome {
 
 /// Decides what follows, and what is written of it.
 pub(crate) fn conclude(channel: &LiveChannel, lease: &Lease, tried: &Tried, now: Timestamp, jitter: f64) -> Finished {
-    let settlement = channel.policy.settle(&tried.result, lease.failures, now, lease.expires_at, jitter);
+    let settlement = channel.policy.settle(
+        &tried.result,
+        lease.failures,
+        content::is_rich(channel, lease),
+        now,
+        lease.expires_at,
+        jitter,
+    );
     let error = tried.result.as_ref().err();
     let attempt = Attempt {
         number: lease.attempt,
@@ -93,22 +173,5 @@ pub(crate) async fn settle(app: &App, mut lease: Lease, mut finished: Finished) 
         tokio::time::sleep(wait).await;
         wait = (wait * 2).min(SETTLE_AGAIN_MAX);
         (lease, finished) = (*unsettled.lease, unsettled.finished);
-    }
-}
-
-fn render(lease: &Lease) -> Message {
-    let notification = &lease.notification;
-    Message {
-        notification: notification.id,
-        delivery: lease.key.id(),
-        attempt: lease.attempt,
-        target: lease.target.clone(),
-        title: notification.title.clone(),
-        body: notification.message.clone(),
-        format: notification.format,
-        priority: notification.priority,
-        data: notification.data.clone(),
-        metadata: notification.metadata.clone(),
-        accepted_at: notification.accepted_at,
     }
 }

@@ -112,6 +112,13 @@ impl Gate {
         }
     }
 
+    /// An attempt took so many more sends than the one that it entered with.
+    pub(crate) fn charge(&mut self, sends: u32) {
+        if let Some(rate) = self.rate {
+            self.on_pace_at = self.on_pace_at.saturating_add(interval(rate).saturating_mul(i64::from(sends)));
+        }
+    }
+
     /// A lease was not to be had after all: as if it had not begun.
     pub(crate) fn withdraw(&mut self) {
         self.under_way = self.under_way.saturating_sub(1);
@@ -268,6 +275,17 @@ mod tests {
         assert_eq!(sent[..3], [0, 0, 0]);
         assert_eq!(sent.len(), 3 + 9, "{sent:?}");
         assert!(sent[3..].windows(2).all(|pair| pair[1] - pair[0] >= 200), "{sent:?}");
+    }
+
+    #[test]
+    fn every_part_of_a_text_counts_for_the_pace() {
+        let number = |n| NonZeroU32::new(n).unwrap();
+        let rate = Rate { limit: number(1), per: Duration::from_secs(1), burst: number(1) };
+        let mut gate = Gate::new(9, Some(rate));
+        gate.enter(at(1_000));
+        gate.charge(3);
+        gate.leave(Ok(()), "", NOW, at(1_000), at(1_500));
+        assert_eq!(gate.admits(at(1_500)), Admission::At(at(5_000)));
     }
 
     #[test]

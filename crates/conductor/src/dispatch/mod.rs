@@ -17,6 +17,7 @@ use gate::Gate;
 use schedule::{Entry, Lane, Schedule};
 
 mod attempt;
+mod content;
 mod gate;
 mod report;
 mod schedule;
@@ -40,6 +41,8 @@ enum Event {
     Tried {
         entry: Entry,
         result: Option<Result<(), SendErrorKind>>,
+        /// How many messages went to the provider.
+        sends: u32,
         reason: String,
         began: Timestamp,
         at: Timestamp,
@@ -209,10 +212,11 @@ impl Dispatcher {
                     self.schedule.left(entry, Lane::Free, now);
                 }
             }
-            Event::Tried { entry, result: Some(result), reason, began, at, keeps_lane } => {
+            Event::Tried { entry, result: Some(result), sends, reason, began, at, keeps_lane } => {
                 let pause = pause_of(&result, at);
                 let place = entry.channel();
                 let gate = &mut self.schedule.channel(place).gate;
+                gate.charge(sends.saturating_sub(1));
                 gate.leave(result, &reason, pause.unwrap_or(at), began, at);
                 let (state, stopped) = (gate.state(), gate.is_stopped());
                 self.tell(place, state, stopped);
@@ -258,13 +262,20 @@ fn pause_of(result: &Result<(), SendErrorKind>, at: Timestamp) -> Option<Timesta
 }
 
 /// One attempt under way.
-async fn attempt(app: Arc<App>, entry: Entry, lease: Lease, events: mpsc::UnboundedSender<Event>) {
+async fn attempt(app: Arc<App>, entry: Entry, mut lease: Lease, events: mpsc::UnboundedSender<Event>) {
     let registry = app.registry();
     let now = app.clock.now();
     let (id, tenant, accepted_at) = (lease.notification.id, lease.notification.tenant, lease.notification.accepted_at);
     let skip = |keeps_lane| {
-        let _ =
-            events.send(Event::Tried { entry, result: None, reason: String::new(), began: now, at: now, keeps_lane });
+        let _ = events.send(Event::Tried {
+            entry,
+            result: None,
+            sends: 0,
+            reason: String::new(),
+            began: now,
+            at: now,
+            keeps_lane,
+        });
         keeps_lane
     };
     let channel = registry.channel(lease.channel).filter(|channel| channel.tenant == tenant);
@@ -275,7 +286,12 @@ async fn attempt(app: Arc<App>, entry: Entry, lease: Lease, events: mpsc::Unboun
             (attempt::give_up(FailureReason::Expired, now), skip(channel.ordered))
         }
         Some(channel) => {
-            let tried = attempt::send(&app, channel, &lease).await;
+            let Some(tried) = attempt::send(&app, channel, &mut lease).await else {
+                let keeps_lane = skip(false);
+                app.store.release(lease).await;
+                let _ = events.send(Event::Settled { entry, next: None, keeps_lane });
+                return;
+            };
             let at = app.clock.now();
             let finished = attempt::conclude(channel, &lease, &tried, at, fastrand::f64());
             report::attempt(channel, &lease, &tried, &finished);
@@ -285,7 +301,7 @@ async fn attempt(app: Arc<App>, entry: Entry, lease: Lease, events: mpsc::Unboun
             let keeps_lane = channel.ordered && tried.result.is_err();
             let reason = tried.result.as_ref().err().map(|error| error.message.clone()).unwrap_or_default();
             let result = Some(tried.result.map(drop).map_err(|error| error.kind));
-            let _ = events.send(Event::Tried { entry, result, reason, began: now, at, keeps_lane });
+            let _ = events.send(Event::Tried { entry, result, sends: tried.sends, reason, began: now, at, keeps_lane });
             (finished, keeps_lane)
         }
     };
@@ -295,7 +311,7 @@ async fn attempt(app: Arc<App>, entry: Entry, lease: Lease, events: mpsc::Unboun
         match settlement {
             Settlement::Sent => app.metrics.sent(tenant, kind, app.clock.now().since(accepted_at)),
             Settlement::Failed(reason) => app.metrics.failed(tenant, kind, reason),
-            Settlement::RetryAt { .. } | Settlement::Hold => {}
+            Settlement::RetryAt { .. } | Settlement::StepDown | Settlement::Hold => {}
         }
         if settled.next.is_none() {
             app.outcomes.tell(id, settled.status);

@@ -19,6 +19,7 @@ pub(super) fn attempt(channel: &LiveChannel, lease: &Lease, tried: &Tried, finis
     };
     let follows = match finished.settlement {
         Settlement::RetryAt { due, .. } => format!("tried again at {due}"),
+        Settlement::StepDown => "sent as plain text".to_owned(),
         Settlement::Hold => "held for a person".to_owned(),
         Settlement::Failed(reason) => format!("given up: {reason}"),
         Settlement::Sent => "sent".to_owned(),

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use conductor_channels::{ChannelContext, ChannelPlugin, InitError, Plugin, Setting};
-use conductor_core::{Channel, Message, Problems, Receipt, SendError, SendErrorKind};
+use conductor_core::{Channel, Limits, Message, Problems, Receipt, SendError, SendErrorKind};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -133,6 +133,7 @@ impl ChannelPlugin for Silent {
     const KIND: &'static str = "silent";
     const ABOUT: &'static str = "Never hears an answer.";
     const SETTINGS: &'static [Setting] = &[];
+    const LIMITS: Limits = Limits::NONE;
     type Config = Nothing;
     fn validate(_: &Nothing, _: &mut Problems) {}
     async fn initialize(_: Nothing, _: ChannelContext) -> Result<Self, InitError> {

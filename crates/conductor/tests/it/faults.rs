@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use conductor::clock::SystemClock;
 use conductor::server::{Options, Server, StartError};
 use conductor_channels::{ChannelContext, ChannelPlugin, InitError, PLUGINS, Plugin, Setting};
-use conductor_core::{Channel, Clock, Message, Problems, Receipt, SendError, SendErrorKind, Timestamp};
+use conductor_core::{Channel, Clock, Limits, Message, Problems, Receipt, SendError, SendErrorKind, Timestamp};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -28,6 +28,7 @@ impl ChannelPlugin for Odd {
     const KIND: &'static str = "odd";
     const ABOUT: &'static str = "Does what the message says";
     const SETTINGS: &'static [Setting] = &[];
+    const LIMITS: Limits = Limits::NONE;
     type Config = NoConfig;
 
     fn validate(_: &NoConfig, _: &mut Problems) {}

@@ -81,6 +81,7 @@ fn a_setting_of_the_process_that_is_wrong_is_refused() {
         ("RUST_LOG", "conductor=loud"),
         ("METRICS_ADDR", "9090"),
         ("PUBLIC_URL", "conductor.example"),
+        ("RETENTION", "30"),
     ];
     for (variable, value) in table {
         let mut command = conductor(folder.path(), &[]);

@@ -6,7 +6,7 @@ use conductor_core::{ChannelId, OnUnknown, TenantId};
 use serde_json::json;
 
 use crate::config::testing::{Files, KEY, OTHER, OTHER_KEY, TENANT, pattern};
-use crate::config::{ADMIN_KEY_VARIABLE, CommonOptions};
+use crate::config::{ADMIN_KEY_VARIABLE, CommonOptions, Lasting};
 
 #[test]
 fn the_object_and_the_bare_list_say_the_same() {
@@ -130,7 +130,7 @@ fn a_secret_is_read_from_a_file() {
 fn the_common_options_are_apart_from_the_plugins_own() {
     let options = r#", "options": {
         "baseUrl": "http://127.0.0.1:8080/api", "allowNetworks": ["192.168.1.7/16", "fd00::/8"], "timeout": "500ms",
-        "maxConcurrency": 3, "rate": {"per": "5m", "limit": 5, "burst": 10}, "expiresAfter": "7d", "ordered": true,
+        "maxConcurrency": 3, "rate": {"per": "5m", "limit": 5, "burst": 10}, "expiresAfter": "7d", "ordered": true, "delayNote": "5m",
         "onUnknown": "hold", "allowMentions": true, "loud": true, "mood": "merry"
     }"#;
     let (configuration, report) = Files::good().channel("parrot-talk", options).accepted();
@@ -143,6 +143,7 @@ fn the_common_options_are_apart_from_the_plugins_own() {
     let day = Duration::from_secs(24 * 60 * 60);
     assert_eq!((common.timeout, common.expires_after), (Duration::from_millis(500), 7 * day));
     assert_eq!((common.max_concurrency, common.on_unknown), (Some(3), OnUnknown::Hold));
+    assert_eq!(common.delay_note, Some(Duration::from_secs(300)));
     assert!(common.ordered && common.allow_mentions);
     let rate = common.rate.unwrap();
     assert_eq!((rate.limit.get(), rate.burst.get(), rate.per), (5, 10, Duration::from_secs(300)));
@@ -180,6 +181,20 @@ fn a_tenant_has_two_keys_a_weight_limits_and_callbacks() {
     assert_eq!(callback.secret.expose(), "whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA");
     assert_eq!(callback.events, ["notification.failed"]);
     assert_eq!(callback.allow_networks.len(), 1);
+}
+
+#[test]
+fn a_tenant_says_how_long_its_notifications_are_kept() {
+    let read = |more: &str| {
+        let text = format!(r#"[{{"id": "{TENANT}", "name": "Acme", "authKeyEnvVar": "KEY"{more}}}]"#);
+        let (configuration, report) = Files::good().tenants(&text).accepted();
+        assert!(report.is_empty(), "{report}");
+        (configuration.tenants[0].retention, configuration.tenants[0].redact_after)
+    };
+    let days = |days: u64| Duration::from_secs(days * 86_400);
+    assert_eq!(read(""), (None, None));
+    assert_eq!(read(r#", "retention": "forever", "redactAfter": "7d""#), (Some(Lasting::Forever), Some(days(7))));
+    assert_eq!(read(r#", "retention": "90d""#), (Some(Lasting::For(days(90))), None));
 }
 
 #[test]

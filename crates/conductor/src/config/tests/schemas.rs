@@ -28,7 +28,7 @@ fn good() -> Vec<(&'static str, Value)> {
     let full = json!({
         "id": TENANT, "name": "Acme", "authKeyEnvVar": "KEY", "weight": 2,
         "rateLimit": { "requests": { "per": "1s", "limit": 100, "burst": 200 }, "queued": 100_000 },
-        "callbacks": []
+        "callbacks": [], "retention": "90d", "redactAfter": "7d"
     });
     let channel = |kind: &str| json!({ "tenantId": TENANT, "channelType": kind });
     let parrot = json!({
@@ -37,7 +37,7 @@ fn good() -> Vec<(&'static str, Value)> {
         "options": {
             "baseUrl": "https://a.example/api", "allowNetworks": ["10.0.0.0/8"], "timeout": "500ms",
             "maxConcurrency": 1,
-            "rate": { "limit": 1 }, "expiresAfter": "7d", "ordered": true, "onUnknown": "hold", "allowMentions": false,
+            "rate": { "limit": 1 }, "expiresAfter": "7d", "delayNote": "5m", "ordered": true, "onUnknown": "hold", "allowMentions": false,
             "loud": true, "mood": "merry", "port": 80, "channelId": "c"
         }
     });
