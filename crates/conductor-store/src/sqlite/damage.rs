@@ -11,9 +11,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use conductor_core::StoreError;
 use rusqlite::{Connection, Error, ErrorCode};
 
-use super::OpenError;
-use crate::migrate::MigrateError;
-
 /// A file up to this size is checked from end to end before it is used: some 40 ms. Of a larger one the start reads what
 /// waits, and the rest is found out when it is needed.
 const CHECKED_MAX_BYTES: i64 = 16 * 1024 * 1024;
@@ -53,24 +50,6 @@ impl Damage {
 /// Whether an engine's error means that the file is damaged.
 pub(crate) fn is_damage(error: &Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
-}
-
-impl OpenError {
-    /// What an engine's error means for the start.
-    pub(crate) fn of_engine(path: &Path, error: Error) -> Self {
-        match is_damage(&error) {
-            true => Self::Damaged(path.to_owned(), error.to_string()),
-            false => Self::Engine(path.to_owned(), error),
-        }
-    }
-
-    /// The same for the migrations.
-    pub(crate) fn of_migration(path: &Path, error: MigrateError) -> Self {
-        match error {
-            MigrateError::Engine(error) => Self::of_engine(path, error),
-            error => Self::Migrate(path.to_owned(), error),
-        }
-    }
 }
 
 /// Looks at the files before the engine does. Some: what is wrong with them.
