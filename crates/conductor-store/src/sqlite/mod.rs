@@ -151,6 +151,19 @@ impl SqliteStore {
         })
     }
 
+    /// Whether a store that is there can be opened. Makes none.
+    ///
+    /// # Errors
+    /// It belongs to another process or program, is damaged, or cannot be read.
+    pub fn probe(directory: &Path) -> Result<(), OpenError> {
+        let path = directory.join(FILE);
+        if !path.exists() {
+            return Ok(());
+        }
+        let _lock = opening::lock(&directory.join(LOCK_FILE))?;
+        opening::connect(&path).map(drop)
+    }
+
     /// The greatest notification id that the store held when it was opened.
     pub fn latest(&self) -> Option<NotificationId> {
         self.latest

@@ -5,10 +5,11 @@ use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::sync::Arc;
 
 use clap::Args;
-use conductor_store::{MigrateError, OpenError};
+use conductor_store::{MigrateError, OpenError, SqliteStore};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{Ended, Failure, Session, start};
+use crate::config::first_run;
 use crate::config::settings::Settings;
 use crate::server::limits::Limits;
 use crate::server::{Options, Server, StartError};
@@ -41,6 +42,10 @@ async fn serve(settings: &Settings, session: &mut Session<'_>) -> Result<Ended, 
     let listener = listen(&settings.host, settings.port)?;
     let port = listener.local_addr().map_or(settings.port, |address| address.port());
     let metrics_listener = settings.metrics_addr.map(listen_for_metrics).transpose()?;
+    // The store next: beside one that cannot be used, nothing is made either.
+    if first_run::is_needed(&settings.config_dir)? {
+        SqliteStore::probe(&settings.data_dir).map_err(|error| not_started(&error.into(), settings))?;
+    }
     let first = start::make_missing(settings, session)?;
     let url = settings.local_url(port);
     write!(session.out, "{}", start::found(&first, settings))?;
