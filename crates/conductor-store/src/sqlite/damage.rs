@@ -52,11 +52,16 @@ pub(crate) fn is_damage(error: &Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
 }
 
-/// Looks at the files before the engine does. Some: what is wrong with them.
-pub(crate) fn of_files(database: &Path) -> std::io::Result<Option<String>> {
+/// Where the engine keeps what has not been moved into the file yet.
+pub(crate) fn log_of(database: &Path) -> PathBuf {
     let mut log = database.as_os_str().to_owned();
     log.push("-wal");
-    let log = PathBuf::from(log);
+    PathBuf::from(log)
+}
+
+/// Looks at the files before the engine does. Some: what is wrong with them.
+pub(crate) fn of_files(database: &Path) -> std::io::Result<Option<String>> {
+    let log = log_of(database);
     let size = |path: &Path| match path.metadata() {
         Ok(found) => Ok(found.len()),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(0),

@@ -161,7 +161,7 @@ impl SqliteStore {
             return Ok(());
         }
         let _lock = opening::lock(&directory.join(LOCK_FILE))?;
-        opening::connect(&path).map(drop)
+        opening::examine(&path).map(drop)
     }
 
     /// The greatest notification id that the store held when it was opened.

@@ -49,18 +49,26 @@ impl OpenError {
 
 /// Opens the file, making it if it is missing. One that is not Conductor's or not sound is refused, and left as it is.
 pub(crate) fn connect(path: &Path) -> Result<Connection, OpenError> {
+    let engine = |error| OpenError::of_engine(path, error);
+    let connection = examine(path)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false).map_err(engine)?;
+    configure(&connection).map_err(engine)?;
+    Ok(connection)
+}
+
+/// Opens the file as [`connect`], and changes nothing in it, also when it is closed.
+pub(crate) fn examine(path: &Path) -> Result<Connection, OpenError> {
     let file = |error| OpenError::Io(path.to_owned(), error);
     let engine = |error| OpenError::of_engine(path, error);
     let sound = |damage: Option<String>| damage.map_or(Ok(()), |what| Err(OpenError::Damaged(path.to_owned(), what)));
     sound(damage::of_files(path).map_err(file)?)?;
     keep_private(path).map_err(file)?;
     let connection = Connection::open(path).map_err(engine)?;
-    // What is refused keeps its log, too.
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(engine)?;
+    // A log with something in it stays; one that is empty goes when the file is closed.
+    let has_log = damage::log_of(path).metadata().is_ok_and(|log| log.len() > 0);
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, has_log).map_err(engine)?;
     refuse_foreign(&connection).map_err(|error| OpenError::of_migration(path, error))?;
     sound(damage::of_content(&connection).map_err(engine)?)?;
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false).map_err(engine)?;
-    configure(&connection).map_err(engine)?;
     Ok(connection)
 }
 
