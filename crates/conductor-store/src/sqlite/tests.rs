@@ -22,7 +22,7 @@ impl Desk {
     fn new() -> Self {
         let directory = TempDir::new().unwrap();
         let mut connection = Connection::open(directory.path().join(FILE)).unwrap();
-        configure(&connection).unwrap();
+        opening::configure(&connection).unwrap();
         migrate(&mut connection).unwrap();
         let (memory, arrived) = (Arc::default(), Arc::default());
         Self {
