@@ -216,15 +216,7 @@ impl Writer {
             }
             (Command::Change(change, reply), Effect::Changed(transition, touched)) => {
                 if let Some(touched) = touched {
-                    let mut memory = self.memory.lock();
-                    memory.ended(touched.key, true);
-                    if let Some(channel) = touched.ended {
-                        memory.count_out(channel);
-                    }
-                    if let Some(queued) = touched.queued {
-                        memory.count_in(queued.channel);
-                        memory.arrive(queued, None);
-                    }
+                    self.touched(&touched);
                 }
                 drop(change);
                 let _ = reply.send(Ok(transition));
@@ -252,6 +244,18 @@ impl Writer {
             #[cfg(test)]
             (Command::Panic { .. }, Effect::Written) => panic!("as the test wants it"),
             _ => unreachable!("apply gives each command its own effect"),
+        }
+    }
+
+    fn touched(&self, touched: &Touched) {
+        let mut memory = self.memory.lock();
+        memory.ended(touched.key, true);
+        if let Some(channel) = touched.ended {
+            memory.count_out(channel);
+        }
+        if let Some(queued) = touched.queued {
+            memory.count_in(queued.channel);
+            memory.arrive(queued, None);
         }
     }
 
