@@ -19,7 +19,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot};
 
 use super::change::{Change, Touched};
 use super::damage::Damage;
-use super::memory::{Memory, State};
+use super::memory::Memory;
 use super::replays::JobChange;
 use super::retention::{Candidate, Step};
 use super::write;
@@ -218,17 +218,12 @@ impl Writer {
                 drop(memory);
                 let _ = reply.send(Ok(settled));
             }
-            (Command::Change(change, reply), Effect::Changed(transition, touched)) => {
-                if let Some(touched) = touched {
-                    touch(&mut self.memory.lock(), &touched);
-                }
-                drop(change);
+            (Command::Change(_, reply), Effect::Changed(transition, touched)) => {
+                touched.iter().for_each(|touched| self.touch(touched));
                 let _ = reply.send(Ok(transition));
             }
-            (Command::Job(_, reply), Effect::Job(job, all)) => {
-                let mut memory = self.memory.lock();
-                all.iter().for_each(|touched| touch(&mut memory, touched));
-                drop(memory);
+            (Command::Job(_, reply), Effect::Job(job, touched)) => {
+                touched.iter().for_each(|touched| self.touch(touched));
                 let _ = reply.send(Ok(job.map(|job| *job)));
             }
             (Command::Expire(_, _, reply), Effect::Expired(expired)) => {
@@ -254,6 +249,19 @@ impl Writer {
             #[cfg(test)]
             (Command::Panic { .. }, Effect::Written) => panic!("as the test wants it"),
             _ => unreachable!("apply gives each command its own effect"),
+        }
+    }
+
+    /// Makes known in memory what a change did to `pending`.
+    fn touch(&self, touched: &Touched) {
+        let mut memory = self.memory.lock();
+        memory.ended(touched.key, true);
+        if let Some(channel) = touched.ended {
+            memory.count_out(channel);
+        }
+        if let Some(queued) = touched.queued {
+            memory.count_in(queued.channel);
+            memory.arrive(queued, None);
         }
     }
 
@@ -311,18 +319,6 @@ impl Writer {
         if let Err(error) = closed {
             tracing::warn!(%error, "The store could not be closed cleanly; the next start recovers it");
         }
-    }
-}
-
-/// Makes known in memory what a change did to `pending`.
-fn touch(memory: &mut State, touched: &Touched) {
-    memory.ended(touched.key, true);
-    if let Some(channel) = touched.ended {
-        memory.count_out(channel);
-    }
-    if let Some(queued) = touched.queued {
-        memory.count_in(queued.channel);
-        memory.arrive(queued, None);
     }
 }
 
