@@ -1,7 +1,6 @@
 //! The SQLite engine. One process owns the file, one thread writes it, and a claim needs no write: leases live in
 //! memory, because a process that died holds none.
 
-use std::fs::{File, TryLockError};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,8 +12,8 @@ use async_trait::async_trait;
 use conductor_core::retention::{Compacted, Pruned};
 use conductor_core::retry::BACKOFF;
 use conductor_core::store::{
-    Accepted, BATCH_MAX, Claim, Claimed, Expired, Filter, Finished, Idempotency, Lease, NewNotification, Page,
-    Progress, Queued, Redirect, Settled, Store, Story, Transition, Unsettled,
+    Accepted, BATCH_MAX, Backlog, BacklogRequest, Claim, Claimed, Expired, Filter, Finished, Idempotency, Lease,
+    NewNotification, Page, Progress, Queued, Redirect, Settled, Store, Story, Transition, Unsettled,
 };
 use conductor_core::{
     ChannelId, Clock, DeliveryKey, Notification, NotificationId, Retention, StoreError, TenantId, Timestamp,
@@ -27,6 +26,7 @@ use crate::migrate::{MigrateError, migrate, refuse_foreign};
 use change::{Change, ChangeKind};
 use damage::Damage;
 use memory::{Hold, Memory};
+use place::{keep_private, lock};
 use read::{PageRequest, Readers};
 use retention::Tidying;
 use write::Waiting;
@@ -39,6 +39,7 @@ mod damage_tests;
 #[cfg(test)]
 mod fault_tests;
 mod memory;
+mod place;
 mod read;
 mod replays;
 mod retention;
@@ -111,26 +112,13 @@ impl SqliteStore {
         std::fs::create_dir_all(directory).map_err(io)?;
         let lock = lock(&directory.join(LOCK_FILE))?;
         let path = directory.join(FILE);
-        let file = |error| OpenError::Io(path.clone(), error);
         let engine = |error| OpenError::of_engine(&path, error);
-        let migrated = |error| OpenError::of_migration(&path, error);
-        let sound = |damage: Option<String>| damage.map_or(Ok(()), |what| Err(OpenError::Damaged(path.clone(), what)));
-        sound(damage::of_files(&path).map_err(file)?)?;
-        keep_private(&path).map_err(file)?;
-        let mut connection = Connection::open(&path).map_err(engine)?;
-        // What is refused is left as it is, its log included.
-        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(engine)?;
-        refuse_foreign(&connection).map_err(migrated)?;
-        sound(damage::of_content(&connection).map_err(engine)?)?;
-        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false).map_err(engine)?;
-        configure(&connection).map_err(engine)?;
-        migrate(&mut connection).map_err(migrated)?;
-        retention::make_compactable(&connection).map_err(engine)?;
+        let mut connection = connect(&path)?;
         let unclean = recover(&mut connection, clock.now()).map_err(engine)?;
         let memory = Arc::new(Memory::default());
         let sql = "SELECT value FROM meta WHERE name = 'feed_mark'";
         let mark: Option<[u8; 16]> = connection.query_row(sql, [], |row| row.get(0)).optional().map_err(engine)?;
-        memory.lock().unfed = unfed(&connection, mark).map_err(engine)?;
+        memory.lock().unfed = read::unfed(&connection, mark).map_err(engine)?;
         let sql = "SELECT notification, ordinal FROM pending ORDER BY notification DESC, ordinal DESC LIMIT 1";
         if let Some(last) = connection.query_row(sql, [], rows::key).optional().map_err(engine)? {
             memory.lock().begin_scan(unclean.then_some(last));
@@ -197,23 +185,24 @@ impl SqliteStore {
     }
 }
 
-fn lock(path: &Path) -> Result<File, OpenError> {
-    let file = File::options().create(true).truncate(false).write(true).open(path);
-    let file = file.map_err(|error| OpenError::Io(path.to_owned(), error))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(OpenError::Locked(path.to_owned())),
-        Err(TryLockError::Error(error)) => Err(OpenError::Io(path.to_owned(), error)),
-    }
-}
-
-/// Makes the file, if it is missing, so that only its owner can read it: it holds people's messages.
-fn keep_private(path: &Path) -> std::io::Result<()> {
-    let mut options = File::options();
-    options.create(true).truncate(false).write(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path).map(drop)
+/// Opens the file for the writer, if it is sound and Conductor's, and brings its tables up to date.
+fn connect(path: &Path) -> Result<Connection, OpenError> {
+    let file = |error| OpenError::Io(path.to_owned(), error);
+    let engine = |error| OpenError::of_engine(path, error);
+    let migrated = |error| OpenError::of_migration(path, error);
+    let sound = |damage: Option<String>| damage.map_or(Ok(()), |what| Err(OpenError::Damaged(path.to_owned(), what)));
+    sound(damage::of_files(path).map_err(file)?)?;
+    keep_private(path).map_err(file)?;
+    let mut connection = Connection::open(path).map_err(engine)?;
+    // What is refused is left as it is, its log included.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(engine)?;
+    refuse_foreign(&connection).map_err(migrated)?;
+    sound(damage::of_content(&connection).map_err(engine)?)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false).map_err(engine)?;
+    configure(&connection).map_err(engine)?;
+    migrate(&mut connection).map_err(migrated)?;
+    retention::make_compactable(&connection).map_err(engine)?;
+    Ok(connection)
 }
 
 fn configure(connection: &Connection) -> rusqlite::Result<()> {
@@ -252,15 +241,6 @@ fn recover(connection: &mut Connection, now: Timestamp) -> rusqlite::Result<bool
     Ok(unclean)
 }
 
-/// The notifications that the tenants' feed does not have yet.
-fn unfed(connection: &Connection, mark: Option<[u8; 16]>) -> rusqlite::Result<Vec<(TenantId, NotificationId)>> {
-    let mut statement = connection.prepare("SELECT tenant, id FROM notification WHERE id > ?1 ORDER BY id")?;
-    let found = statement.query_map([mark.unwrap_or([0; 16])], |row| {
-        Ok((TenantId::from_bytes(row.get(0)?), NotificationId::from_bytes(row.get(1)?)))
-    })?;
-    found.collect()
-}
-
 #[async_trait]
 impl Store for SqliteStore {
     async fn accept(&self, new: NewNotification) -> Result<Accepted, StoreError> {
@@ -288,6 +268,12 @@ impl Store for SqliteStore {
         let (found, at_end) = self.own_readers.read(move |connection| read::scan(connection, scan, limit)).await?;
         self.memory.lock().end_read(scan, found.last().map(|queued| queued.key), at_end);
         Ok(found)
+    }
+
+    async fn backlog(&self, request: BacklogRequest) -> Result<Backlog, StoreError> {
+        let request = BacklogRequest { limit: request.limit.clamp(1, BATCH_MAX), ..request };
+        let suspect_through = self.memory.lock().suspect_through();
+        self.own_readers.read(move |connection| read::backlog(connection, &request, suspect_through)).await
     }
 
     fn look_ahead(&self, until: Timestamp) -> bool {

@@ -19,7 +19,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot};
 
 use super::change::{Change, Touched};
 use super::damage::Damage;
-use super::memory::Memory;
+use super::memory::{Memory, State};
 use super::replays::JobChange;
 use super::retention::{Candidate, Step};
 use super::write;
@@ -189,21 +189,7 @@ impl Writer {
     fn publish(&self, command: Command, effect: Effect) {
         match (command, effect) {
             (Command::Accept(new, reply), Effect::Accepted(accepted, superseded)) => {
-                let mut memory = self.memory.lock();
-                if let Some(key) = superseded {
-                    memory.ended(key, true);
-                    memory.count_out(new.notification.channel_id);
-                }
-                if matches!(accepted, Accepted::New { .. }) {
-                    let notification = &new.notification;
-                    let at_once = notification.first_due() <= notification.accepted_at;
-                    memory.count_in(notification.channel_id);
-                    memory.arrive(write::first(notification), at_once.then_some(notification));
-                    if Some(notification.id) > self.fed_through {
-                        memory.unfed.push((notification.tenant, notification.id));
-                    }
-                }
-                drop(memory);
+                self.publish_accepted(&new, &accepted, superseded);
                 let _ = reply.send(Ok(accepted));
             }
             (Command::Settle(lease, _, reply), Effect::Settled(settled)) => {
@@ -218,12 +204,17 @@ impl Writer {
                 drop(memory);
                 let _ = reply.send(Ok(settled));
             }
-            (Command::Change(_, reply), Effect::Changed(transition, touched)) => {
-                touched.iter().for_each(|touched| self.touch(touched));
+            (Command::Change(change, reply), Effect::Changed(transition, touched)) => {
+                if let Some(touched) = touched {
+                    touch(&mut self.memory.lock(), &touched);
+                }
+                drop(change);
                 let _ = reply.send(Ok(transition));
             }
-            (Command::Job(_, reply), Effect::Job(job, touched)) => {
-                touched.iter().for_each(|touched| self.touch(touched));
+            (Command::Job(_, reply), Effect::Job(job, all)) => {
+                let mut memory = self.memory.lock();
+                all.iter().for_each(|touched| touch(&mut memory, touched));
+                drop(memory);
                 let _ = reply.send(Ok(job.map(|job| *job)));
             }
             (Command::Expire(_, _, reply), Effect::Expired(expired)) => {
@@ -252,16 +243,20 @@ impl Writer {
         }
     }
 
-    /// Makes known in memory what a change did to `pending`.
-    fn touch(&self, touched: &Touched) {
+    fn publish_accepted(&self, new: &NewNotification, accepted: &Accepted, superseded: Option<DeliveryKey>) {
         let mut memory = self.memory.lock();
-        memory.ended(touched.key, true);
-        if let Some(channel) = touched.ended {
-            memory.count_out(channel);
+        if let Some(key) = superseded {
+            memory.ended(key, true);
+            memory.count_out(new.notification.channel_id);
         }
-        if let Some(queued) = touched.queued {
-            memory.count_in(queued.channel);
-            memory.arrive(queued, None);
+        if matches!(accepted, Accepted::New { .. }) {
+            let notification = &new.notification;
+            let at_once = notification.first_due() <= notification.accepted_at;
+            memory.count_in(notification.channel_id);
+            memory.arrive(write::first(notification), at_once.then_some(notification));
+            if Some(notification.id) > self.fed_through {
+                memory.unfed.push((notification.tenant, notification.id));
+            }
         }
     }
 
@@ -319,6 +314,18 @@ impl Writer {
         if let Err(error) = closed {
             tracing::warn!(%error, "The store could not be closed cleanly; the next start recovers it");
         }
+    }
+}
+
+/// Makes known in memory what a change did to `pending`.
+fn touch(memory: &mut State, touched: &Touched) {
+    memory.ended(touched.key, true);
+    if let Some(channel) = touched.ended {
+        memory.count_out(channel);
+    }
+    if let Some(queued) = touched.queued {
+        memory.count_in(queued.channel);
+        memory.arrive(queued, None);
     }
 }
 
