@@ -41,6 +41,7 @@ mod fault_tests;
 mod memory;
 mod place;
 mod read;
+mod replays;
 mod retention;
 mod rows;
 #[cfg(test)]
@@ -111,26 +112,13 @@ impl SqliteStore {
         std::fs::create_dir_all(directory).map_err(io)?;
         let lock = lock(&directory.join(LOCK_FILE))?;
         let path = directory.join(FILE);
-        let file = |error| OpenError::Io(path.clone(), error);
         let engine = |error| OpenError::of_engine(&path, error);
-        let migrated = |error| OpenError::of_migration(&path, error);
-        let sound = |damage: Option<String>| damage.map_or(Ok(()), |what| Err(OpenError::Damaged(path.clone(), what)));
-        sound(damage::of_files(&path).map_err(file)?)?;
-        keep_private(&path).map_err(file)?;
-        let mut connection = Connection::open(&path).map_err(engine)?;
-        // What is refused is left as it is, its log included.
-        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(engine)?;
-        refuse_foreign(&connection).map_err(migrated)?;
-        sound(damage::of_content(&connection).map_err(engine)?)?;
-        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false).map_err(engine)?;
-        configure(&connection).map_err(engine)?;
-        migrate(&mut connection).map_err(migrated)?;
-        retention::make_compactable(&connection).map_err(engine)?;
+        let mut connection = connect(&path)?;
         let unclean = recover(&mut connection, clock.now()).map_err(engine)?;
         let memory = Arc::new(Memory::default());
         let sql = "SELECT value FROM meta WHERE name = 'feed_mark'";
         let mark: Option<[u8; 16]> = connection.query_row(sql, [], |row| row.get(0)).optional().map_err(engine)?;
-        memory.lock().unfed = unfed(&connection, mark).map_err(engine)?;
+        memory.lock().unfed = read::unfed(&connection, mark).map_err(engine)?;
         let sql = "SELECT notification, ordinal FROM pending ORDER BY notification DESC, ordinal DESC LIMIT 1";
         if let Some(last) = connection.query_row(sql, [], rows::key).optional().map_err(engine)? {
             memory.lock().begin_scan(unclean.then_some(last));
@@ -197,6 +185,26 @@ impl SqliteStore {
     }
 }
 
+/// Opens the file for the writer, if it is sound and Conductor's, and brings its tables up to date.
+fn connect(path: &Path) -> Result<Connection, OpenError> {
+    let file = |error| OpenError::Io(path.to_owned(), error);
+    let engine = |error| OpenError::of_engine(path, error);
+    let migrated = |error| OpenError::of_migration(path, error);
+    let sound = |damage: Option<String>| damage.map_or(Ok(()), |what| Err(OpenError::Damaged(path.to_owned(), what)));
+    sound(damage::of_files(path).map_err(file)?)?;
+    keep_private(path).map_err(file)?;
+    let mut connection = Connection::open(path).map_err(engine)?;
+    // What is refused is left as it is, its log included.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(engine)?;
+    refuse_foreign(&connection).map_err(migrated)?;
+    sound(damage::of_content(&connection).map_err(engine)?)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false).map_err(engine)?;
+    configure(&connection).map_err(engine)?;
+    migrate(&mut connection).map_err(migrated)?;
+    retention::make_compactable(&connection).map_err(engine)?;
+    Ok(connection)
+}
+
 fn configure(connection: &Connection) -> rusqlite::Result<()> {
     connection.set_prepared_statement_cache_capacity(64);
     connection.execute_batch(
@@ -231,15 +239,6 @@ fn recover(connection: &mut Connection, now: Timestamp) -> rusqlite::Result<bool
     }
     transaction.commit()?;
     Ok(unclean)
-}
-
-/// The notifications that the tenants' feed does not have yet.
-fn unfed(connection: &Connection, mark: Option<[u8; 16]>) -> rusqlite::Result<Vec<(TenantId, NotificationId)>> {
-    let mut statement = connection.prepare("SELECT tenant, id FROM notification WHERE id > ?1 ORDER BY id")?;
-    let found = statement.query_map([mark.unwrap_or([0; 16])], |row| {
-        Ok((TenantId::from_bytes(row.get(0)?), NotificationId::from_bytes(row.get(1)?)))
-    })?;
-    found.collect()
 }
 
 #[async_trait]
