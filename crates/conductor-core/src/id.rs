@@ -72,6 +72,11 @@ id! {
     DeliveryId
 }
 
+id! {
+    /// A bulk retry: a UUIDv7, made after every notification that it may take.
+    ReplayId
+}
+
 /// The name space of channel ids that are derived because the configuration gives none.
 const CHANNEL_NAMESPACE: Uuid = Uuid::from_u128(0x6f0e_8d5c_3f1b_5c0a_9d2e_b7a4_51c8_e603);
 

@@ -7,10 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 
 use crate::delivery::{Attempt, DeliveryKey, FailureReason, Status};
 use crate::id::{ChannelId, NotificationId, TenantId};
 use crate::notification::{Notification, Priority};
+use crate::replay::Replays;
 use crate::retention::{Compacted, Pruned, Retention};
 use crate::retry::Settlement;
 use crate::time::Timestamp;
@@ -209,7 +211,7 @@ pub enum Transition {
 }
 
 /// Another channel for a dead letter.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Redirect {
     /// The channel's type.
     pub channel: String,
@@ -220,10 +222,13 @@ pub struct Redirect {
 }
 
 /// Which notifications to list; everything that is given has to fit.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Filter {
     /// This status.
     pub status: Option<Status>,
+    /// Only dead letters, whichever they are.
+    pub dead_letters: bool,
     /// A channel of this type.
     pub channel: Option<String>,
     /// This channel.
@@ -299,7 +304,7 @@ pub struct DeliveryStory {
 
 /// Keeps the notifications. Every method is one transaction; what it returned has happened and is on disk.
 #[async_trait]
-pub trait Store: Send + Sync + 'static {
+pub trait Store: Replays + Send + Sync + 'static {
     /// Keeps a notification and queues its first delivery. With a `key`, ends the queued one whose place it takes.
     async fn accept(&self, new: NewNotification) -> Result<Accepted, StoreError>;
 

@@ -11,6 +11,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/sqlite/0001_init.sql"),
     include_str!("../migrations/sqlite/0002_progress.sql"),
     include_str!("../migrations/sqlite/0003_retention.sql"),
+    include_str!("../migrations/sqlite/0004_replays.sql"),
 ];
 
 /// Why the store's tables could not be brought up to date.

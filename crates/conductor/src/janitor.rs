@@ -1,9 +1,10 @@
-//! What is to be done from time to time: ending what has expired, forgetting old idempotency keys, removing what has
-//! ended long ago.
+//! What is to be done from time to time: ending what has expired, forgetting old idempotency keys and bulk retries,
+//! removing what has ended long ago.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use conductor_core::replay;
 use conductor_core::store::{BATCH_MAX, IDEMPOTENCY_KEPT};
 use conductor_core::{FailureReason, Status, StoreError, Timestamp};
 use tokio_util::sync::CancellationToken;
@@ -16,7 +17,7 @@ mod retention;
 /// time.
 const EXPIRY_EVERY: Duration = Duration::from_secs(1);
 const EXPIRY_SHARE: u32 = 50;
-/// Old idempotency keys are looked for so often.
+/// Old idempotency keys and bulk retries are looked for so often.
 const FORGET_EVERY: Duration = Duration::from_secs(10 * 60);
 
 /// Tidies up until `stop`. `last_known` is a time that has certainly passed, if any is known.
@@ -40,7 +41,7 @@ async fn end_what_is_over(app: &App, stop: &CancellationToken) {
         if forgot.elapsed() >= FORGET_EVERY {
             forgot = Instant::now();
             if let Err(error) = forget(app).await {
-                tracing::warn!(%error, "Old idempotency keys could not be forgotten; it is tried again");
+                tracing::warn!(%error, "Old idempotency keys and bulk retries could not be forgotten; it is tried again");
             }
         }
     }
@@ -68,5 +69,5 @@ async fn expire(app: &App) -> Result<(), StoreError> {
 async fn forget(app: &App) -> Result<(), StoreError> {
     let before = app.clock.now().minus(IDEMPOTENCY_KEPT);
     while app.store.forget_idempotency(before).await? == BATCH_MAX && !app.stop.is_cancelled() {}
-    Ok(())
+    app.store.forget_replays(app.clock.now().minus(replay::KEPT)).await
 }

@@ -20,7 +20,7 @@ use crate::app::App;
 use crate::config::Configuration;
 use crate::ids::IdGenerator;
 use crate::registry::Registry;
-use crate::{api, dispatch, janitor};
+use crate::{api, dispatch, janitor, replays};
 
 pub mod limits;
 
@@ -103,6 +103,7 @@ impl Server {
         let (work, connections) = (TaskTracker::new(), TaskTracker::new());
         work.spawn(dispatch::run(Arc::clone(&app), work.clone(), stop.clone()));
         work.spawn(janitor::run(Arc::clone(&app), stop.clone(), latest.map(NotificationId::made_at)));
+        work.spawn(replays::run(Arc::clone(&app), stop.clone()));
         let router = api::router(Arc::clone(&app));
         connections.spawn(listen::run(listener, router, limits, connections.clone(), stop.clone()));
         if let Some(listener) = metrics_listener {

@@ -21,7 +21,6 @@ use conductor_core::{
 use rusqlite::{Connection, OptionalExtension};
 use tokio::sync::{Mutex, Notify, Semaphore, oneshot};
 
-use crate::migrate::migrate;
 use change::{Change, ChangeKind};
 use damage::Damage;
 use memory::{Hold, Memory};
@@ -40,6 +39,7 @@ mod fault_tests;
 mod memory;
 mod opening;
 mod read;
+mod replays;
 mod retention;
 mod rows;
 #[cfg(test)]
@@ -91,15 +91,12 @@ impl SqliteStore {
         let lock = opening::lock(&directory.join(LOCK_FILE))?;
         let path = directory.join(FILE);
         let engine = |error| OpenError::of_engine(&path, error);
-        let migrated = |error| OpenError::of_migration(&path, error);
         let mut connection = opening::connect(&path)?;
-        migrate(&mut connection).map_err(migrated)?;
-        retention::make_compactable(&connection).map_err(engine)?;
         let unclean = recover(&mut connection, clock.now()).map_err(engine)?;
         let memory = Arc::new(Memory::default());
         let sql = "SELECT value FROM meta WHERE name = 'feed_mark'";
         let mark: Option<[u8; 16]> = connection.query_row(sql, [], |row| row.get(0)).optional().map_err(engine)?;
-        memory.lock().unfed = unfed(&connection, mark).map_err(engine)?;
+        memory.lock().unfed = read::unfed(&connection, mark).map_err(engine)?;
         let sql = "SELECT notification, ordinal FROM pending ORDER BY notification DESC, ordinal DESC LIMIT 1";
         if let Some(last) = connection.query_row(sql, [], rows::key).optional().map_err(engine)? {
             memory.lock().begin_scan(unclean.then_some(last));
@@ -204,15 +201,6 @@ fn recover(connection: &mut Connection, now: Timestamp) -> rusqlite::Result<bool
     }
     transaction.commit()?;
     Ok(unclean)
-}
-
-/// The notifications that the tenants' feed does not have yet.
-fn unfed(connection: &Connection, mark: Option<[u8; 16]>) -> rusqlite::Result<Vec<(TenantId, NotificationId)>> {
-    let mut statement = connection.prepare("SELECT tenant, id FROM notification WHERE id > ?1 ORDER BY id")?;
-    let found = statement.query_map([mark.unwrap_or([0; 16])], |row| {
-        Ok((TenantId::from_bytes(row.get(0)?), NotificationId::from_bytes(row.get(1)?)))
-    })?;
-    found.collect()
 }
 
 #[async_trait]

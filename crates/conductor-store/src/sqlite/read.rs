@@ -191,6 +191,18 @@ pub(crate) fn old_idempotency(connection: &Connection, before: Timestamp) -> rus
     found.collect()
 }
 
+/// The notifications that the tenants' feed does not have yet.
+pub(crate) fn unfed(
+    connection: &Connection,
+    mark: Option<[u8; 16]>,
+) -> rusqlite::Result<Vec<(TenantId, NotificationId)>> {
+    let mut statement = connection.prepare("SELECT tenant, id FROM notification WHERE id > ?1 ORDER BY id")?;
+    let found = statement.query_map([mark.unwrap_or([0; 16])], |row| {
+        Ok((TenantId::from_bytes(row.get(0)?), NotificationId::from_bytes(row.get(1)?)))
+    })?;
+    found.collect()
+}
+
 /// A notification with all that happened to it.
 pub(crate) fn story(
     connection: &Connection,
@@ -311,7 +323,7 @@ fn candidates(
         (before, bound) => before.or(bound).unwrap_or(NotificationId::from_bytes([0xff; 16])),
     };
     let (sql, with_unfed) = match request.filter.status {
-        Some(status) if status.is_dead_letter() => (
+        status if request.filter.dead_letters || status.is_some_and(Status::is_dead_letter) => (
             "SELECT DISTINCT notification FROM ended WHERE tenant = ?1 AND notification < ?2 \
              AND status IN ('failed', 'expired', 'undelivered') ORDER BY notification DESC LIMIT ?3",
             false,
@@ -350,7 +362,7 @@ fn summary(
 ) -> rusqlite::Result<Option<Summary>> {
     let Some(status) = status(connection, memory, id, request.now)? else { return Ok(None) };
     let filter = &request.filter;
-    if filter.status.is_some_and(|wanted| wanted != status) {
+    if filter.status.is_some_and(|wanted| wanted != status) || (filter.dead_letters && !status.is_dead_letter()) {
         return Ok(None);
     }
     let notification = write::notification_by_id(connection, id)?;

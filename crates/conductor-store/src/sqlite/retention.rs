@@ -21,8 +21,9 @@ const LOOK_MAX: usize = 2_000;
 const FOUND_MAX: usize = 1_000;
 /// What a step may take of the writer's time, its commit included. A step that took longer is followed by a smaller one.
 const STEP_TARGET: Duration = Duration::from_millis(10);
-/// With how many notifications, or pages, the first step begins: it may be on a slow disk.
-const STEP_FIRST: usize = 8;
+/// How many notifications, or pages, the first step takes, and how many each may take: that one fsync alone takes long
+/// is no reason to need more of them.
+const STEP_MIN: usize = 16;
 /// A tenant's notifications are looked at from the oldest on so many times in the time that they are kept: those that
 /// ended late were passed over before.
 const LOOKS: u32 = 30;
@@ -96,8 +97,8 @@ impl Default for Tidying {
             wish: None,
             is_over: false,
             passed: HashMap::new(),
-            notifications: STEP_FIRST,
-            pages: STEP_FIRST,
+            notifications: STEP_MIN,
+            pages: STEP_MIN,
         }
     }
 }
@@ -105,9 +106,6 @@ impl Default for Tidying {
 impl Step {
     /// What a commit of the whole batch took counts as this step's.
     pub(crate) fn add_commit(&mut self, took: Duration) {
-        if self.took + took > Duration::from_millis(20) {
-            eprintln!("STEP handled {} work {:?} commit {took:?}", self.handled, self.took);
-        }
         self.took += took;
     }
 }
@@ -115,7 +113,7 @@ impl Step {
 /// How many the next step may handle.
 fn adapted(now: usize, step: &Step, most: usize) -> usize {
     if step.took > STEP_TARGET {
-        (step.handled / 2).max(1)
+        (step.handled / 2).max(STEP_MIN)
     } else if step.took * 2 < STEP_TARGET && step.handled >= now {
         (now * 2).min(most)
     } else {
@@ -413,4 +411,28 @@ pub(crate) fn make_compactable(connection: &Connection) -> rusqlite::Result<()> 
         tracing::warn!(%error, "The store's file could not be rewritten so that it can shrink; the next start tries again");
     }
     connection.execute_batch("PRAGMA temp_store = MEMORY")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_is_as_large_as_the_time_that_the_last_one_took_allows() {
+        let step = |handled, millis| Step { handled, took: Duration::from_millis(millis), ..Step::default() };
+        assert_eq!(adapted(100, &step(100, 1), FOUND_MAX), 200);
+        assert_eq!(adapted(800, &step(800, 1), FOUND_MAX), FOUND_MAX);
+        assert_eq!(adapted(100, &step(60, 1), FOUND_MAX), 100, "there was no more to do");
+        assert_eq!(adapted(100, &step(100, 7), FOUND_MAX), 100);
+        assert_eq!(adapted(800, &step(300, 11), FOUND_MAX), 150);
+        assert_eq!(adapted(100, &step(3, 900), FOUND_MAX), STEP_MIN);
+    }
+
+    #[test]
+    fn fallbacks_lose_their_targets_only() {
+        let fallback = r#"[{"channel":"slack","channelId":"01943c2a-7c3e-7000-8000-0000000000c1","targetId":"+43"}]"#;
+        let without = r#"[{"channel":"slack","channelId":"01943c2a-7c3e-7000-8000-0000000000c1"}]"#;
+        assert_eq!(without_targets(fallback).as_deref(), Some(without));
+        assert_eq!(without_targets("damaged"), None);
+    }
 }

@@ -270,7 +270,7 @@ fn every_statement(desk: &mut Desk) -> BTreeSet<String> {
     desk.writer.connection.trace_v2(TraceEventCodes::SQLITE_TRACE_STMT, Some(remember)).unwrap();
     recover(&mut desk.writer.connection, now()).unwrap();
     recover(&mut desk.writer.connection, now()).unwrap();
-    assert_eq!(unfed(&desk.writer.connection, None).unwrap(), []);
+    assert_eq!(read::unfed(&desk.writer.connection, None).unwrap(), []);
     for number in 1..=6 {
         let idempotency = Some(Idempotency { key: number.to_string(), part: None, fingerprint: [0; 32] });
         let fallback = vec![conductor_core::Fallback {

@@ -11,7 +11,7 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 use super::memory::Memory;
 use super::writer::{Command, Effect};
-use super::{change, retention, rows};
+use super::{change, replays, retention, rows};
 
 /// Does one command within the transaction.
 pub(crate) fn apply(
@@ -47,6 +47,7 @@ pub(crate) fn apply(
             Ok(Effect::Written)
         }
         Command::Change(wish, _) => change::change(transaction, memory, wish),
+        Command::Job(wish, _) => replays::apply(transaction, memory, wish),
         Command::Expire(keys, at, _) => expire(transaction, memory, keys, *at).map(Effect::Expired),
         Command::Forget(keys, before, _) => {
             let sql = "DELETE FROM idempotency WHERE tenant = ?1 AND key = ?2 AND accepted_at < ?3";

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
+use conductor_core::replay::ReplayJob;
 use conductor_core::store::{
     Accepted, Expired, Finished, Lease, NewNotification, Progress, Settled, Transition, Unsettled,
 };
@@ -18,7 +19,8 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot};
 
 use super::change::{Change, Touched};
 use super::damage::Damage;
-use super::memory::Memory;
+use super::memory::{Memory, State};
+use super::replays::JobChange;
 use super::retention::{Candidate, Step};
 use super::write;
 
@@ -41,6 +43,7 @@ pub(crate) enum Command {
     /// Takes that back.
     Unmark(DeliveryKey, Reply<()>),
     Change(Change, Reply<Transition>),
+    Job(JobChange, Reply<Option<ReplayJob>>),
     Expire(Vec<DeliveryKey>, Timestamp, Reply<Vec<Expired>>),
     Forget(Vec<(TenantId, String)>, Timestamp, Reply<usize>),
     /// Removes these, or their content, as far as there is time.
@@ -78,6 +81,7 @@ pub(crate) enum Effect {
     Accepted(Accepted, Option<DeliveryKey>),
     Settled(Settled),
     Changed(Transition, Option<Touched>),
+    Job(Option<Box<ReplayJob>>, Vec<Touched>),
     Expired(Vec<Expired>),
     Forgotten(usize),
     Tidied(Step),
@@ -185,21 +189,7 @@ impl Writer {
     fn publish(&self, command: Command, effect: Effect) {
         match (command, effect) {
             (Command::Accept(new, reply), Effect::Accepted(accepted, superseded)) => {
-                let mut memory = self.memory.lock();
-                if let Some(key) = superseded {
-                    memory.ended(key, true);
-                    memory.count_out(new.notification.channel_id);
-                }
-                if matches!(accepted, Accepted::New { .. }) {
-                    let notification = &new.notification;
-                    let at_once = notification.first_due() <= notification.accepted_at;
-                    memory.count_in(notification.channel_id);
-                    memory.arrive(write::first(notification), at_once.then_some(notification));
-                    if Some(notification.id) > self.fed_through {
-                        memory.unfed.push((notification.tenant, notification.id));
-                    }
-                }
-                drop(memory);
+                self.publish_accepted(&new, &accepted, superseded);
                 let _ = reply.send(Ok(accepted));
             }
             (Command::Settle(lease, _, reply), Effect::Settled(settled)) => {
@@ -216,18 +206,16 @@ impl Writer {
             }
             (Command::Change(change, reply), Effect::Changed(transition, touched)) => {
                 if let Some(touched) = touched {
-                    let mut memory = self.memory.lock();
-                    memory.ended(touched.key, true);
-                    if let Some(channel) = touched.ended {
-                        memory.count_out(channel);
-                    }
-                    if let Some(queued) = touched.queued {
-                        memory.count_in(queued.channel);
-                        memory.arrive(queued, None);
-                    }
+                    touch(&mut self.memory.lock(), &touched);
                 }
                 drop(change);
                 let _ = reply.send(Ok(transition));
+            }
+            (Command::Job(_, reply), Effect::Job(job, all)) => {
+                let mut memory = self.memory.lock();
+                all.iter().for_each(|touched| touch(&mut memory, touched));
+                drop(memory);
+                let _ = reply.send(Ok(job.map(|job| *job)));
             }
             (Command::Expire(_, _, reply), Effect::Expired(expired)) => {
                 let mut memory = self.memory.lock();
@@ -255,6 +243,23 @@ impl Writer {
         }
     }
 
+    fn publish_accepted(&self, new: &NewNotification, accepted: &Accepted, superseded: Option<DeliveryKey>) {
+        let mut memory = self.memory.lock();
+        if let Some(key) = superseded {
+            memory.ended(key, true);
+            memory.count_out(new.notification.channel_id);
+        }
+        if matches!(accepted, Accepted::New { .. }) {
+            let notification = &new.notification;
+            let at_once = notification.first_due() <= notification.accepted_at;
+            memory.count_in(notification.channel_id);
+            memory.arrive(write::first(notification), at_once.then_some(notification));
+            if Some(notification.id) > self.fed_through {
+                memory.unfed.push((notification.tenant, notification.id));
+            }
+        }
+    }
+
     /// Tells a caller that nothing was written.
     fn refuse(&self, command: Command, error: &StoreError) {
         // What was marked as ending while the transaction was tried waits again.
@@ -268,6 +273,7 @@ impl Writer {
             | Command::Unmark(_, reply)
             | Command::Ping(reply) => drop(reply.send(Err(error))),
             Command::Change(_, reply) => drop(reply.send(Err(error))),
+            Command::Job(_, reply) => drop(reply.send(Err(error))),
             Command::Expire(_, _, reply) => drop(reply.send(Err(error))),
             Command::Forget(_, _, reply) => drop(reply.send(Err(error))),
             Command::Prune(_, _, reply) | Command::Compact(_, reply) => drop(reply.send(Err(error))),
@@ -308,6 +314,18 @@ impl Writer {
         if let Err(error) = closed {
             tracing::warn!(%error, "The store could not be closed cleanly; the next start recovers it");
         }
+    }
+}
+
+/// Makes known in memory what a change did to `pending`.
+fn touch(memory: &mut State, touched: &Touched) {
+    memory.ended(touched.key, true);
+    if let Some(channel) = touched.ended {
+        memory.count_out(channel);
+    }
+    if let Some(queued) = touched.queued {
+        memory.count_in(queued.channel);
+        memory.arrive(queued, None);
     }
 }
 

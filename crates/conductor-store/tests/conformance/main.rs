@@ -12,6 +12,7 @@ mod lists;
 mod model;
 mod progress;
 mod recovery;
+mod replays;
 mod retention;
 mod sqlite;
 mod tidying;
@@ -56,6 +57,11 @@ macro_rules! conformance {
                         a_suspect_that_is_not_due_is_not_blamed, a_held_suspect_is_not_blamed,
                         a_stop_after_a_crash_ends_the_suspicion, fallbacks_and_retries_survive_a_crash,
                         a_crash_at_the_very_start_leaves_a_good_store;
+                    replays: a_step_queues_and_moves_on_together,
+                        a_job_takes_each_once_though_it_fails_again_and_nothing_newer,
+                        a_job_keeps_its_filter_and_its_way, held_ones_go_on_in_a_step,
+                        a_canceled_job_queues_nothing_more, a_tenant_has_its_own_jobs_and_only_a_few,
+                        old_jobs_are_forgotten_and_running_ones_are_not, a_step_that_is_too_large_is_not_taken;
                     progress: an_attempt_goes_on_with_the_part_that_failed,
                         a_process_that_dies_between_parts_has_written_how_far_it_came,
                         a_released_attempt_keeps_the_parts_that_were_sent,

@@ -13,6 +13,7 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use crate::api::error::{ApiError, Detail};
+use crate::api::replays::ReplayItem;
 use crate::api::words::{BreakerWord, FormatWord, HealthWord, OutcomeWord, PriorityWord, ReasonWord, StatusWord};
 use crate::registry::flow::Breaker;
 use crate::registry::{LiveChannel, Tenant};
@@ -363,21 +364,25 @@ impl From<ApiError> for BatchResult {
     }
 }
 
-/// What a bulk retry found and did.
-#[derive(Serialize, ToSchema, Default, Debug, PartialEq, Eq)]
-pub(crate) struct BulkAnswer {
-    /// How many fit the filter, as far as was looked.
+/// What a dry run found.
+#[derive(Serialize, ToSchema, Default)]
+pub(crate) struct BulkCount {
+    /// How many fit, as far as was looked.
     pub(crate) matched: usize,
-    /// How many were queued again. Left out in a dry run.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    pub(crate) retried: Option<usize>,
-    /// How many had left the status in the meantime. Left out in a dry run.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    pub(crate) skipped: Option<usize>,
-    /// Whether there may be more: the same call again goes on with them.
+    /// Whether there may be more than were counted.
     pub(crate) more: bool,
+}
+
+/// What a dry run found, or the bulk retry that was begun.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+pub(crate) enum BulkAnswer {
+    /// Of a dry run.
+    #[schema(title = "DryRun")]
+    Counted(BulkCount),
+    /// It was begun.
+    #[schema(title = "Begun")]
+    Begun(ReplayItem),
 }
 
 /// A tenant's channels.

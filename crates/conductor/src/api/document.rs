@@ -82,8 +82,8 @@ refusals! {
     BatchRefusal: MalformedJson, Invalid, MissingKey, WrongKey, Timeout, InFlight, TooLarge, MediaType, KeyReused,
         RateLimited, Internal, Unavailable;
     /// What `POST /notifications/retry` can answer.
-    BulkRefusal: MalformedJson, Invalid, MissingKey, WrongKey, Timeout, TooLarge, MediaType, RateLimited, Internal,
-        Unavailable;
+    BulkRefusal: MalformedJson, Invalid, MissingKey, WrongKey, Timeout, RetriesRunning, TooLarge, MediaType,
+        RateLimited, Internal, Unavailable;
     /// What `POST /notifications/{id}/retry` can answer.
     RetryRefusal: MalformedJson, Invalid, MissingKey, WrongKey, NotFound, Timeout, WrongStatus, Redacted, TooLarge,
         MediaType, RateLimited, Internal, Unavailable;

@@ -219,3 +219,21 @@ async fn a_late_message_says_how_late_it_is() {
     let note = messages[1].strip_prefix("It rains\ndelayed by ").and_then(|note| note.strip_suffix(" s"));
     assert!(note.and_then(|seconds| seconds.parse::<u32>().ok()).is_some_and(|seconds| seconds >= 2), "{messages:?}");
 }
+
+#[tokio::test]
+async fn the_note_on_a_delay_moves_no_cut() {
+    let provider = Provider::start().await;
+    provider.next(Answer::status(200)).next(Answer::status(503).header("retry-after", "2"));
+    let server = discord(&provider, &json!({ "delayNote": "1s" })).start().await;
+    let id = server.send(KEY_A, &markdown(&long())).await;
+    let story = server.wait_for(KEY_A, &id, "sent").await;
+    assert_eq!(outcomes(&story), ["retryable", "sent"]);
+    let contents: Vec<String> = provider.received().iter().map(content).collect();
+    let (_, parts) = number(&contents[0]);
+    assert_eq!(contents[1], contents[2], "the part that failed is the same when it is late");
+    let numbers: Vec<_> = contents[2..].iter().map(|content| number(content)).collect();
+    assert_eq!(numbers, (2..=parts).map(|part| (part, parts)).collect::<Vec<_>>());
+    let late: Vec<_> = contents.iter().filter(|content| content.contains("\ndelayed by ")).collect();
+    assert_eq!(late, [contents.last().expect("it came")]);
+    assert!(contents.iter().all(|content| content.chars().count() <= DISCORD_MAX));
+}

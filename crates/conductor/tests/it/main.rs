@@ -10,6 +10,7 @@ mod api_idempotency;
 mod api_input;
 mod api_isolation;
 mod api_lists;
+mod api_replays;
 mod api_send;
 mod api_wait;
 mod bad_providers;
