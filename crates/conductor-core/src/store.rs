@@ -95,6 +95,28 @@ pub struct Queued {
     pub suspect: bool,
 }
 
+/// Which part of what a channel has waiting to look for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BacklogRequest {
+    /// The channel.
+    pub channel: ChannelId,
+    /// Those of this priority; none means all.
+    pub priority: Option<Priority>,
+    /// Behind this one in the order of acceptance; none means from the beginning.
+    pub after: Option<DeliveryKey>,
+    /// The most to find.
+    pub limit: usize,
+}
+
+/// A part of what a channel has waiting, see [`Store::backlog`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Backlog {
+    /// What was found, in the order of acceptance; also what is under way or due later, but nothing that is held.
+    pub found: Vec<Queued>,
+    /// How far was looked: the next part begins behind it. None: to the end.
+    pub through: Option<DeliveryKey>,
+}
+
 /// The wish to make an attempt of a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Claim {
@@ -315,6 +337,10 @@ pub trait Store: Replays + Send + Sync + 'static {
     /// process left, then whatever was accepted or replayed since. At most `limit` and [`BATCH_MAX`]; an empty answer
     /// means that there are none now. One that was handed over may be handed over again.
     async fn arrivals(&self, limit: usize) -> Result<Vec<Queued>, StoreError>;
+
+    /// Finds what one channel has waiting, for a caller who could not keep all that [`Store::arrivals`] handed over.
+    /// It looks at a bounded part of what waits at a time, so a part may be short, even empty, though more follow.
+    async fn backlog(&self, request: BacklogRequest) -> Result<Backlog, StoreError>;
 
     /// From now on [`Store::arrivals`] leaves out what is due after `until`, unless it was tried before; a later call
     /// with a later time hands over what lies between. False: not now, try again soon. Without a call nothing is left

@@ -12,8 +12,8 @@ use async_trait::async_trait;
 use conductor_core::retention::{Compacted, Pruned};
 use conductor_core::retry::BACKOFF;
 use conductor_core::store::{
-    Accepted, BATCH_MAX, Claim, Claimed, Expired, Filter, Finished, Idempotency, Lease, NewNotification, Page,
-    Progress, Queued, Redirect, Settled, Store, Story, Transition, Unsettled,
+    Accepted, BATCH_MAX, Backlog, BacklogRequest, Claim, Claimed, Expired, Filter, Finished, Idempotency, Lease,
+    NewNotification, Page, Progress, Queued, Redirect, Settled, Store, Story, Transition, Unsettled,
 };
 use conductor_core::{
     ChannelId, Clock, DeliveryKey, Notification, NotificationId, Retention, StoreError, TenantId, Timestamp,
@@ -230,6 +230,12 @@ impl Store for SqliteStore {
         let (found, at_end) = self.own_readers.read(move |connection| read::scan(connection, scan, limit)).await?;
         self.memory.lock().end_read(scan, found.last().map(|queued| queued.key), at_end);
         Ok(found)
+    }
+
+    async fn backlog(&self, request: BacklogRequest) -> Result<Backlog, StoreError> {
+        let request = BacklogRequest { limit: request.limit.clamp(1, BATCH_MAX), ..request };
+        let suspect_through = self.memory.lock().suspect_through();
+        self.own_readers.read(move |connection| read::backlog(connection, &request, suspect_through)).await
     }
 
     fn look_ahead(&self, until: Timestamp) -> bool {

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use conductor_core::store::{BATCH_MAX, DeliveryStory, Filter, Page, Queued, Story, Summary};
+use conductor_core::store::{BATCH_MAX, Backlog, BacklogRequest, DeliveryStory, Filter, Page, Queued, Story, Summary};
 use conductor_core::{ChannelId, DeliveryKey, Notification, NotificationId, Status, StoreError, TenantId, Timestamp};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row};
 use tokio::sync::Semaphore;
@@ -20,6 +20,9 @@ use super::writer::store_error;
 const READERS: usize = 4;
 /// The most rows that one page looks at before it ends, however few have fitted.
 const LOOK_MAX: usize = 20_000;
+/// The most rows that one look for a channel's backlog goes through. A channel that has more waiting than is kept in
+/// memory goes through all that waits once while it is taken in, so much at a time, and then waits for its next turn.
+const BACKLOG_LOOK_MAX: usize = 4_000;
 /// A page ends when its notifications are larger than this in all, however few they are.
 const PAGE_MAX_BYTES: usize = 1024 * 1024;
 /// A clock that was put back makes ids that are later than what they were accepted at; a list with an upper bound of
@@ -100,6 +103,40 @@ pub(crate) fn scan(connection: &Connection, scan: Scan, limit: usize) -> rusqlit
     let found = found.collect::<rusqlite::Result<Vec<_>>>()?;
     let at_end = found.len() < limit;
     Ok((found, at_end))
+}
+
+/// What follows of one channel. Looks at no more than [`BACKLOG_LOOK_MAX`] rows, whosever they are.
+pub(crate) fn backlog(
+    connection: &Connection,
+    request: &BacklogRequest,
+    suspect_through: Option<DeliveryKey>,
+) -> rusqlite::Result<Backlog> {
+    let sql = format!(
+        "SELECT {}, held FROM pending WHERE (notification, ordinal) > (?1, ?2) ORDER BY notification, ordinal LIMIT ?3",
+        rows::QUEUED_COLUMNS
+    );
+    let (id, ordinal) = match request.after {
+        Some(key) => (*key.notification.bytes(), i64::from(key.ordinal)),
+        None => ([0; 16], -1),
+    };
+    let mut statement = connection.prepare_cached(&sql)?;
+    let mut following = statement.query((id, ordinal, rows::count(BACKLOG_LOOK_MAX)))?;
+    let (mut found, mut looked_at, mut through) = (Vec::new(), 0, request.after);
+    while found.len() < request.limit
+        && let Some(row) = following.next()?
+    {
+        (looked_at, through) = (looked_at + 1, Some(rows::key(row)?));
+        let of_channel = row.get_ref(3)?.as_blob()? == request.channel.bytes();
+        if !of_channel || row.get(8)? {
+            continue;
+        }
+        let queued = rows::queued(row, suspect_through)?;
+        if request.priority.is_none_or(|priority| priority == queued.priority) {
+            found.push(queued);
+        }
+    }
+    let at_end = looked_at < BACKLOG_LOOK_MAX && found.len() < request.limit;
+    Ok(Backlog { found, through: through.filter(|_| !at_end) })
 }
 
 /// Deliveries with their notifications; none for each that waits no more or is held. One that cannot be read is left

@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "these are tests")]
 
+mod backlog;
 mod changes;
 mod concurrency;
 mod harness;
@@ -31,6 +32,9 @@ macro_rules! conformance {
                         what_expired_takes_no_fallback, what_happened_to_a_delivery_is_told_in_its_story,
                         the_status_follows_the_clock, a_claim_of_many_answers_each_in_order,
                         a_closed_store_says_so;
+                    backlog: a_channels_backlog_is_found_in_parts_and_in_order,
+                        a_part_of_a_backlog_is_bounded_also_where_nothing_is_found,
+                        what_is_held_or_over_is_no_backlog, a_backlog_that_saw_a_process_die_is_suspect;
                     changes: a_waiting_notification_is_taken_back, what_is_under_way_or_over_is_not_taken_back,
                         a_held_notification_waits_for_a_person, a_held_notification_goes_on_when_it_is_replayed,
                         a_held_notification_is_redirected, a_held_notification_is_taken_back,

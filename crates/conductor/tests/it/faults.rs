@@ -128,14 +128,14 @@ async fn an_unknown_outcome_is_held_or_tried_again_as_the_channel_says() {
 }
 
 /// The system's clock, put forward or back.
-struct Shifted(AtomicI64);
+pub(crate) struct Shifted(AtomicI64);
 
 impl Shifted {
-    fn new() -> Arc<Self> {
+    pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self(AtomicI64::new(0)))
     }
 
-    fn shift(&self, by: i64) {
+    pub(crate) fn shift(&self, by: i64) {
         self.0.fetch_add(by, Ordering::SeqCst);
     }
 }
