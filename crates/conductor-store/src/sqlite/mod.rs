@@ -21,7 +21,6 @@ use conductor_core::{
 use rusqlite::{Connection, OptionalExtension};
 use tokio::sync::{Mutex, Notify, Semaphore, oneshot};
 
-use crate::migrate::migrate;
 use change::{Change, ChangeKind};
 use damage::Damage;
 use memory::{Hold, Memory};
@@ -92,10 +91,7 @@ impl SqliteStore {
         let lock = opening::lock(&directory.join(LOCK_FILE))?;
         let path = directory.join(FILE);
         let engine = |error| OpenError::of_engine(&path, error);
-        let migrated = |error| OpenError::of_migration(&path, error);
         let mut connection = opening::connect(&path)?;
-        migrate(&mut connection).map_err(migrated)?;
-        retention::make_compactable(&connection).map_err(engine)?;
         let unclean = recover(&mut connection, clock.now()).map_err(engine)?;
         let memory = Arc::new(Memory::default());
         let sql = "SELECT value FROM meta WHERE name = 'feed_mark'";

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 
-use super::damage;
-use crate::migrate::{MigrateError, refuse_foreign};
+use super::{damage, retention};
+use crate::migrate::{MigrateError, migrate, refuse_foreign};
 
 /// Why a store could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -47,12 +47,15 @@ impl OpenError {
     }
 }
 
-/// Opens the file, making it if it is missing. One that is not Conductor's or not sound is refused, and left as it is.
+/// Opens the file for the writer, making it if it is missing, and brings its tables up to date. One that is not
+/// Conductor's or not sound is refused, and left as it is.
 pub(crate) fn connect(path: &Path) -> Result<Connection, OpenError> {
     let engine = |error| OpenError::of_engine(path, error);
-    let connection = examine(path)?;
+    let mut connection = examine(path)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false).map_err(engine)?;
     configure(&connection).map_err(engine)?;
+    migrate(&mut connection).map_err(|error| OpenError::of_migration(path, error))?;
+    retention::make_compactable(&connection).map_err(engine)?;
     Ok(connection)
 }
 

@@ -23,7 +23,7 @@ impl Desk {
         let directory = TempDir::new().unwrap();
         let mut connection = Connection::open(directory.path().join(FILE)).unwrap();
         opening::configure(&connection).unwrap();
-        migrate(&mut connection).unwrap();
+        crate::migrate::migrate(&mut connection).unwrap();
         let (memory, arrived) = (Arc::default(), Arc::default());
         Self {
             writer: Writer {
