@@ -125,13 +125,7 @@ impl Writer {
                 self.out.push('[');
                 self.out.push_str(&if escaped { label } else { label.replace(']', "\\]") });
                 self.out.push_str("](");
-                for letter in target.chars() {
-                    match letter {
-                        '(' => self.out.push_str("%28"),
-                        ')' => self.out.push_str("%29"),
-                        _ => self.out.push(letter),
-                    }
-                }
+                link::push_in_brackets(&mut self.out, target);
                 self.out.push(')');
             }
             Link::Tag => {
