@@ -196,7 +196,7 @@ impl Escape {
             Dialect::TelegramHtml => entity(out, letter),
             Dialect::MatrixHtml | Dialect::EmailHtml => self.in_html(out, beside, letter),
             Dialect::SlackMrkdwn | Dialect::WhatsApp | Dialect::GoogleChat => {
-                between_marks(out, beside, dialect, letter)
+                between_marks(out, beside, dialect, letter);
             }
             Dialect::Mattermost | Dialect::Discord | Dialect::TeamsCard => self.in_markdown(out, beside, letter),
         }
