@@ -134,6 +134,10 @@ impl Escape {
             }
             Dialect::TeamsCard => {
                 let target = link::target(address, self.rendering)?;
+                // With an exclamation mark before it, it would be an image.
+                if before == Some('!') {
+                    out.push(BREAK);
+                }
                 out.push('[');
                 Self { typed: false, line_start: false, ..self }.push(out, address);
                 out.push_str("](");

@@ -36,7 +36,8 @@ impl Writer {
         if self.table.is_none() {
             self.begin();
             if self.style.link != Link::Spelled {
-                if self.line == Line::LooseMark {
+                let image = self.style.link == Link::Brackets && self.out.ends_with('!');
+                if self.line == Line::LooseMark || image {
                     self.out.push(BREAK);
                 }
                 if self.line != Line::Start {
