@@ -17,6 +17,7 @@ use url::Url;
 pub mod discord;
 pub mod http;
 pub mod log;
+pub mod markdown;
 pub mod text;
 pub mod webhook;
 

@@ -67,7 +67,7 @@ async fn a_message_is_created_as_discord_wants_it() {
     assert_eq!(seen.header("content-type"), "application/json");
     assert!(seen.header("user-agent").starts_with("DiscordBot (https://"), "{}", seen.header("user-agent"));
     let body = seen.json();
-    let expected = "⚠️ **HIGH PRIORITY**\n**Sum \\*of\\* things**\n2 \\* 3 \\* 4 @everyone \\<@123>";
+    let expected = "⚠️ **HIGH PRIORITY**\n**Sum \\*of\\* things**\n2 \\* 3 \\* 4 @\u{200B}everyone \\<@123>";
     assert_eq!(body["content"], expected);
     assert_eq!(body["allowed_mentions"], json!({ "parse": [] }));
     assert_eq!(body["enforce_nonce"], true);

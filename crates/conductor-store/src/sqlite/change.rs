@@ -31,6 +31,8 @@ pub(crate) struct Touched {
     pub(crate) key: DeliveryKey,
     /// How it stood there, if it does not any more.
     pub(crate) ended: Option<Queued>,
+    /// It waited for its turn until it was taken back.
+    pub(crate) taken_back: bool,
     /// The delivery that is to be scheduled.
     pub(crate) queued: Option<Queued>,
 }
@@ -91,7 +93,8 @@ pub(crate) fn change(transaction: &Transaction<'_>, memory: &Memory, change: &Ch
     };
     end(transaction, &waiting, &End::plain(status, at))?;
     let_go_of_key(transaction, &notification)?;
-    let touched = Touched { key: waiting.key, ended: Some(waiting.queued()), queued: None };
+    let taken_back = !waiting.held;
+    let touched = Touched { key: waiting.key, ended: Some(waiting.queued()), taken_back, queued: None };
     Ok(Effect::Changed(Transition::Done(status), Some(touched)))
 }
 
@@ -115,7 +118,7 @@ fn replay(
         transaction.prepare_cached(sql)?.execute((key.notification.bytes(), key.ordinal, expires_at.millis()))?;
         update_pending(transaction, &again)?;
         let status = rows::waiting_status(false, false, again.attempts, due, due);
-        let touched = Touched { key, ended: Some(again.queued()), queued: Some(again.queued()) };
+        let touched = Touched { key, ended: Some(again.queued()), taken_back: false, queued: Some(again.queued()) };
         return Ok(Effect::Changed(Transition::Done(status), Some(touched)));
     }
     let Some(ordinal) = key.ordinal.checked_add(1) else {
@@ -133,6 +136,6 @@ fn replay(
     }
     insert_pending(transaction, &waiting)?;
     let ended = ended.is_none().then_some(before);
-    let touched = Touched { key, ended, queued: Some(waiting.queued()) };
+    let touched = Touched { key, ended, taken_back: false, queued: Some(waiting.queued()) };
     Ok(Effect::Changed(Transition::Done(Status::Queued), Some(touched)))
 }

@@ -11,9 +11,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use conductor_core::StoreError;
 use rusqlite::{Connection, Error, ErrorCode};
 
-use super::OpenError;
-use crate::migrate::MigrateError;
-
 /// A file up to this size is checked from end to end before it is used: some 40 ms. Of a larger one the start reads what
 /// waits, and the rest is found out when it is needed.
 const CHECKED_MAX_BYTES: i64 = 16 * 1024 * 1024;
@@ -36,7 +33,7 @@ impl Damage {
             tracing::error!(
                 what,
                 "The store's file is damaged: nothing more is accepted, and what can still be read is sent. Stop the \
-                 server, then put the last backup in its place or save what can be read: sqlite3 conductor.db .recover"
+                 server, then put the last backup in its place or save what can be read; the next start says how"
             );
         }
     }
@@ -55,29 +52,16 @@ pub(crate) fn is_damage(error: &Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
 }
 
-impl OpenError {
-    /// What an engine's error means for the start.
-    pub(crate) fn of_engine(path: &Path, error: Error) -> Self {
-        match is_damage(&error) {
-            true => Self::Damaged(path.to_owned(), error.to_string()),
-            false => Self::Engine(path.to_owned(), error),
-        }
-    }
-
-    /// The same for the migrations.
-    pub(crate) fn of_migration(path: &Path, error: MigrateError) -> Self {
-        match error {
-            MigrateError::Engine(error) => Self::of_engine(path, error),
-            error => Self::Migrate(path.to_owned(), error),
-        }
-    }
+/// Where the engine keeps what has not been moved into the file yet.
+pub(crate) fn log_of(database: &Path) -> PathBuf {
+    let mut log = database.as_os_str().to_owned();
+    log.push("-wal");
+    PathBuf::from(log)
 }
 
 /// Looks at the files before the engine does. Some: what is wrong with them.
 pub(crate) fn of_files(database: &Path) -> std::io::Result<Option<String>> {
-    let mut log = database.as_os_str().to_owned();
-    log.push("-wal");
-    let log = PathBuf::from(log);
+    let log = log_of(database);
     let size = |path: &Path| match path.metadata() {
         Ok(found) => Ok(found.len()),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(0),

@@ -2,7 +2,7 @@
 //! memory, because a process that died holds none.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
@@ -18,15 +18,13 @@ use conductor_core::store::{
 use conductor_core::{
     ChannelId, Clock, DeliveryKey, Notification, NotificationId, Retention, StoreError, TenantId, Timestamp,
 };
-use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OptionalExtension};
 use tokio::sync::{Mutex, Notify, Semaphore, oneshot};
 
-use crate::migrate::{MigrateError, migrate, refuse_foreign};
 use change::{Change, ChangeKind};
 use damage::Damage;
 use memory::{Hold, Memory};
-use place::{keep_private, lock};
+pub use opening::OpenError;
 use read::{PageRequest, Readers};
 use retention::Tidying;
 use write::Waiting;
@@ -39,7 +37,7 @@ mod damage_tests;
 #[cfg(test)]
 mod fault_tests;
 mod memory;
-mod place;
+mod opening;
 mod read;
 mod replays;
 mod retention;
@@ -61,26 +59,6 @@ const ENDING_PAUSE: Duration = Duration::from_millis(200);
 const FILE: &str = "conductor.db";
 /// Locked as long as a process owns the store.
 const LOCK_FILE: &str = "conductor.lock";
-
-/// Why a store could not be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// Another process owns it.
-    #[error("{0}: another conductor is using this store")]
-    Locked(PathBuf),
-    /// The directory or the lock file cannot be used.
-    #[error("{0}: {1}")]
-    Io(PathBuf, #[source] std::io::Error),
-    /// The tables could not be brought up to date.
-    #[error("{0}: {1}")]
-    Migrate(PathBuf, #[source] MigrateError),
-    /// A file cannot be read as it was written. Nothing was changed in it.
-    #[error("{0}: the store is damaged: {1}")]
-    Damaged(PathBuf, String),
-    /// The engine failed.
-    #[error("{0}: {1}")]
-    Engine(PathBuf, #[source] rusqlite::Error),
-}
 
 /// Keeps the notifications in one SQLite file.
 pub struct SqliteStore {
@@ -110,10 +88,10 @@ impl SqliteStore {
     pub fn open(directory: &Path, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
         let io = |error| OpenError::Io(directory.to_owned(), error);
         std::fs::create_dir_all(directory).map_err(io)?;
-        let lock = lock(&directory.join(LOCK_FILE))?;
+        let lock = opening::lock(&directory.join(LOCK_FILE))?;
         let path = directory.join(FILE);
         let engine = |error| OpenError::of_engine(&path, error);
-        let mut connection = connect(&path)?;
+        let mut connection = opening::connect(&path)?;
         let unclean = recover(&mut connection, clock.now()).map_err(engine)?;
         let memory = Arc::new(Memory::default());
         let sql = "SELECT value FROM meta WHERE name = 'feed_mark'";
@@ -170,6 +148,19 @@ impl SqliteStore {
         })
     }
 
+    /// Whether a store that is there can be opened. Makes none.
+    ///
+    /// # Errors
+    /// It belongs to another process or program, is damaged, or cannot be read.
+    pub fn probe(directory: &Path) -> Result<(), OpenError> {
+        let path = directory.join(FILE);
+        if !path.exists() {
+            return Ok(());
+        }
+        let _lock = opening::lock(&directory.join(LOCK_FILE))?;
+        opening::examine(&path).map(drop)
+    }
+
     /// The greatest notification id that the store held when it was opened.
     pub fn latest(&self) -> Option<NotificationId> {
         self.latest
@@ -183,35 +174,6 @@ impl SqliteStore {
         sent.map_err(|_| StoreError::Closed)?;
         replied.await.unwrap_or(Err(StoreError::Closed.into()))
     }
-}
-
-/// Opens the file for the writer, if it is sound and Conductor's, and brings its tables up to date.
-fn connect(path: &Path) -> Result<Connection, OpenError> {
-    let file = |error| OpenError::Io(path.to_owned(), error);
-    let engine = |error| OpenError::of_engine(path, error);
-    let migrated = |error| OpenError::of_migration(path, error);
-    let sound = |damage: Option<String>| damage.map_or(Ok(()), |what| Err(OpenError::Damaged(path.to_owned(), what)));
-    sound(damage::of_files(path).map_err(file)?)?;
-    keep_private(path).map_err(file)?;
-    let mut connection = Connection::open(path).map_err(engine)?;
-    // What is refused is left as it is, its log included.
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(engine)?;
-    refuse_foreign(&connection).map_err(migrated)?;
-    sound(damage::of_content(&connection).map_err(engine)?)?;
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false).map_err(engine)?;
-    configure(&connection).map_err(engine)?;
-    migrate(&mut connection).map_err(migrated)?;
-    retention::make_compactable(&connection).map_err(engine)?;
-    Ok(connection)
-}
-
-fn configure(connection: &Connection) -> rusqlite::Result<()> {
-    connection.set_prepared_statement_cache_capacity(64);
-    connection.execute_batch(
-        "PRAGMA auto_vacuum = INCREMENTAL; PRAGMA secure_delete = FAST; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 1000; \
-         PRAGMA cache_size = -8000; PRAGMA temp_store = MEMORY; PRAGMA journal_size_limit = 67108864; \
-         PRAGMA busy_timeout = 5000",
-    )
 }
 
 /// Finds out how the last process ended. Attempts that it took with it are written down, so that a message which kills

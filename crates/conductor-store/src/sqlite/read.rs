@@ -148,11 +148,13 @@ pub(crate) fn payloads(
 ) -> rusqlite::Result<Vec<Option<(Waiting, Notification)>>> {
     let sql =
         format!("SELECT {} FROM pending WHERE notification = ?1 AND ordinal = ?2 AND held = 0", write::WAITING_COLUMNS);
-    let mut statement = connection.prepare_cached(&sql)?;
+    // One snapshot, so that a delivery's notification is not removed between the two reads.
+    let snapshot = connection.unchecked_transaction()?;
+    let mut statement = snapshot.prepare_cached(&sql)?;
     let mut read = |key: &DeliveryKey| {
         let row = (key.notification.bytes(), key.ordinal);
         let Some(waiting) = statement.query_row(row, write::waiting).optional()? else { return Ok(None) };
-        let notification = write::notification_by_id(connection, key.notification)?;
+        let notification = write::notification_by_id(&snapshot, key.notification)?;
         if notification.is_none() {
             damage.met("a delivery waits whose notification is missing");
         }

@@ -22,8 +22,8 @@ impl Desk {
     fn new() -> Self {
         let directory = TempDir::new().unwrap();
         let mut connection = Connection::open(directory.path().join(FILE)).unwrap();
-        configure(&connection).unwrap();
-        migrate(&mut connection).unwrap();
+        opening::configure(&connection).unwrap();
+        crate::migrate::migrate(&mut connection).unwrap();
         let (memory, arrived) = (Arc::default(), Arc::default());
         Self {
             writer: Writer {

@@ -323,14 +323,13 @@ fn touch(memory: &mut State, touched: &Touched) {
     memory.ended(touched.key, true);
     if let Some(ended) = touched.ended {
         memory.count_out(ended.channel);
-    }
-    match (touched.queued, touched.ended) {
-        (Some(queued), _) => {
-            memory.count_in(queued.channel);
-            memory.arrive(queued, None);
+        if touched.taken_back {
+            memory.take_back(ended);
         }
-        (None, Some(ended)) => memory.take_back(ended),
-        (None, None) => {}
+    }
+    if let Some(queued) = touched.queued {
+        memory.count_in(queued.channel);
+        memory.arrive(queued, None);
     }
 }
 

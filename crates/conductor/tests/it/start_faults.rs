@@ -247,6 +247,20 @@ fn a_store_that_is_no_store_is_refused_and_left_as_it_is() {
     Process::serve(&mut conductor(folder.path(), &[])).stop().with(0);
 }
 
+#[test]
+fn nothing_is_made_beside_a_store_that_cannot_be_used() {
+    let folder = empty();
+    std::fs::create_dir(folder.path().join("data")).expect("made");
+    std::fs::write(folder.path().join("data/conductor.db"), "something of somebody else's".repeat(500))
+        .expect("written");
+    refused(
+        folder.path(),
+        &mut conductor(folder.path(), &[]),
+        &["data/conductor.db: the file is no store of Conductor's"],
+    );
+    assert!(!folder.path().join("data/config").exists());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_start_that_fails_sends_nothing_and_listens_nowhere() {
     let provider = Provider::start().await;
