@@ -18,6 +18,7 @@ pub mod discord;
 pub mod email;
 pub mod http;
 pub mod log;
+pub mod markdown;
 pub mod text;
 pub mod webhook;
 

@@ -1,0 +1,61 @@
+//! What each provider takes for a mention.
+
+use super::{Dialect, Rendering};
+
+/// The names that reach everybody, at one provider or another.
+const EVERYBODY: &[&str] = &["everyone", "here", "channel", "all", "room"];
+
+/// The longest mention in angle brackets, in bytes.
+const BRACKETED_MAX: usize = 120;
+
+/// Whether an `@` is one that has to be disarmed in a text: `before` and `after` are what stands beside it. In code
+/// only names that reach everybody count.
+pub(super) fn fires(rendering: Rendering, before: Option<char>, after: &str, in_code: bool) -> bool {
+    if rendering.allow_mentions {
+        return false;
+    }
+    let person = |more: &[u8]| {
+        let letter = after.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric() || more.contains(&byte));
+        letter && !in_code && !before.is_some_and(|letter| letter.is_ascii_alphanumeric())
+    };
+    match rendering.dialect {
+        Dialect::TelegramHtml => person(b"_"),
+        Dialect::Mattermost => person(b"._-") || reaches_everybody(after),
+        Dialect::Discord | Dialect::SlackMrkdwn | Dialect::MatrixHtml => reaches_everybody(after),
+        Dialect::Plain | Dialect::EmailHtml | Dialect::WhatsApp | Dialect::GoogleChat | Dialect::TeamsCard => false,
+    }
+}
+
+/// Whether an `@` has to be encoded in a link's target, since the provider looks for mentions there too.
+pub(super) fn fires_in_address(rendering: Rendering, before: &str, after: &str) -> bool {
+    match rendering.dialect {
+        Dialect::Mattermost | Dialect::Discord | Dialect::SlackMrkdwn => {
+            fires(rendering, before.chars().next_back(), after, false)
+        }
+        _ => false,
+    }
+}
+
+fn reaches_everybody(after: &str) -> bool {
+    let starts =
+        |name: &&str| after.as_bytes().get(..name.len()).is_some_and(|s| s.eq_ignore_ascii_case(name.as_bytes()));
+    EVERYBODY.iter().any(|name| starts(&name))
+}
+
+/// The length of a mention in angle brackets at the beginning of `text`.
+pub(super) fn bracketed(dialect: Dialect, text: &str) -> Option<usize> {
+    let (signs, more): (&[&str], &[u8]) = match dialect {
+        Dialect::Discord => (&["<@&", "<@!", "<@", "<#"], b""),
+        Dialect::SlackMrkdwn => (&["<!", "<@", "<#"], b"^|._- "),
+        Dialect::GoogleChat => (&["<users/"], b"@._-"),
+        _ => return None,
+    };
+    let sign = signs.iter().find(|sign| text.starts_with(**sign))?;
+    let named = |byte: &u8| match dialect {
+        Dialect::Discord => byte.is_ascii_digit(),
+        _ => byte.is_ascii_alphanumeric() || more.contains(byte),
+    };
+    let length = text.bytes().skip(sign.len()).take(BRACKETED_MAX).take_while(named).count();
+    let end = sign.len() + length;
+    (length > 0 && text[end..].starts_with('>')).then_some(end + 1)
+}
