@@ -33,11 +33,13 @@ pub(super) fn error(fault: Fault, server: &Server) -> SendError {
 pub(super) fn refusal(step: Step, reply: &Reply, server: &Server) -> SendError {
     let kind = kind(step, reply);
     let advice = match (kind, step) {
+        (SendErrorKind::Unauthorized, _) if reply.code == 530 && server.credentials.is_none() => {
+            " (set username and password)"
+        }
         (SendErrorKind::Unauthorized, Step::Sender) => " (may this account send as `from`?)",
         (SendErrorKind::Unauthorized, Step::Login) => {
             " (check username and password; some providers want an app password)"
         }
-        (SendErrorKind::Unauthorized, _) if server.credentials.is_none() => " (set username and password)",
         _ => "",
     };
     let text = format!("{}: {} {}{advice}", during(step), reply.code, hidden(&reply.text, server));
