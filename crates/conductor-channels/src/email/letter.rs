@@ -50,11 +50,11 @@ impl Letterhead {
             builder = builder.raw_header(HeaderValue::new(HeaderName::new_from_ascii_str(name), (*value).into()));
         }
         let letter = match message.format {
-            Format::Text => builder.singlepart(part(ContentType::TEXT_PLAIN, message.body.clone())),
+            Format::Text => builder.singlepart(part(ContentType::TEXT_PLAIN, &message.body)),
             Format::Markdown => builder.multipart(
                 MultiPart::alternative()
-                    .singlepart(part(ContentType::TEXT_PLAIN, markup::plain(&message.body)))
-                    .singlepart(part(ContentType::TEXT_HTML, markup::page(&message.body))),
+                    .singlepart(part(ContentType::TEXT_PLAIN, &markup::plain(&message.body)))
+                    .singlepart(part(ContentType::TEXT_HTML, &markup::page(&message.body))),
             ),
         };
         Ok(letter?.formatted())
@@ -100,7 +100,7 @@ fn shortened(line: &str) -> String {
     }
 }
 
-fn part(kind: ContentType, text: String) -> SinglePart {
+fn part(kind: ContentType, text: &str) -> SinglePart {
     let text = text.replace("\r\n", "\n").replace('\r', "\n");
     let odd = |letter: char| letter.is_control() && !matches!(letter, '\n' | '\t');
     let body = if text.contains(odd) {

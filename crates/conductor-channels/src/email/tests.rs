@@ -18,8 +18,9 @@ const PASSWORD: &str = "T0P-S3CRET";
 
 fn values(more: Value) -> Value {
     let mut values = json!({ "host": "localhost", "from": "Conductor <alerts@example.com>", "to": "ops@example.com" });
-    for (name, value) in more.as_object().expect("an object") {
-        values[name] = value.clone();
+    let Value::Object(more) = more else { panic!("settings are an object") };
+    for (name, value) in more {
+        values[name] = value;
     }
     values
 }

@@ -12,6 +12,7 @@ mod api_isolation;
 mod api_lists;
 mod api_send;
 mod api_wait;
+mod channel_email;
 mod clients;
 mod command_line;
 mod crash;
