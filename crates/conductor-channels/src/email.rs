@@ -36,6 +36,8 @@ mod tests;
 
 /// The most time that a health check may take.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(10);
+/// The time in which a connection that has waited shows that it still leads to the server.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 /// The time in which connections take leave when the channel is shut down.
 const QUIT_TIMEOUT: Duration = Duration::from_secs(2);
 /// The most messages of which it is remembered who has them already.
@@ -307,11 +309,12 @@ impl Email {
         deadline: Instant,
     ) -> Result<(Conversation, Option<usize>), Fault> {
         while let Some(mut conversation) = self.pool.take() {
-            conversation.deadline = deadline;
+            conversation.deadline = deadline.min(Instant::now() + CHECK_TIMEOUT);
             let reset = conversation.ask(Step::Check, "RSET", 250).await;
             if reset.is_err() {
                 continue;
             }
+            conversation.deadline = deadline;
             match self.introduce(&mut conversation, message, length).await {
                 Ok(size) => return Ok((conversation, size)),
                 // It closes connections that are old or have carried enough.

@@ -20,12 +20,17 @@ use crate::{ChannelContext, ChannelPlugin, Classic, InitError, Setting};
 #[cfg(test)]
 mod tests;
 
+/// The header that says how often a request was caused by one of this program: a call of its API that carries it is
+/// refused, so that a receiver which passes headers on makes no loop.
+pub const HOPS: &str = "conductor-hops";
+
 /// The most headers that a channel may add.
 const HEADERS_MAX: usize = 20;
 /// The longest value of one, in bytes.
 const HEADER_MAX_BYTES: usize = 4096;
 /// Names that belong to the connection, to the body or to the signature.
 const RESERVED: &[&str] = &[
+    HOPS,
     "connection",
     "content-encoding",
     "content-length",
@@ -160,6 +165,7 @@ impl Webhook {
         let id = HeaderValue::try_from(id).expect("a UUID is a header's value");
         request = request
             .header(USER_AGENT, agent)
+            .header(HeaderName::from_static(HOPS), HeaderValue::from(1))
             .header(HeaderName::from_static("webhook-id"), id)
             .header(HeaderName::from_static("webhook-timestamp"), HeaderValue::from(seconds));
         match signature {

@@ -191,7 +191,7 @@ pub enum SendErrorKind {
         scope: Scope,
     },
     /// The channel's own credentials are refused: the channel stops at once and says so. Its deliveries wait for a
-    /// mended configuration.
+    /// mended configuration, or for a [`Channel::health_check`] that succeeds.
     Unauthorized,
     /// The content is refused: never repeated unchanged.
     Rejected,

@@ -6,6 +6,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::time::Timestamp;
+
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
@@ -70,6 +72,11 @@ id! {
     DeliveryId
 }
 
+id! {
+    /// A bulk retry: a UUIDv7, made after every notification that it may take.
+    ReplayId
+}
+
 /// The name space of channel ids that are derived because the configuration gives none.
 const CHANNEL_NAMESPACE: Uuid = Uuid::from_u128(0x6f0e_8d5c_3f1b_5c0a_9d2e_b7a4_51c8_e603);
 
@@ -78,6 +85,13 @@ impl ChannelId {
     pub fn derive(tenant: TenantId, channel_type: &str, name: &str) -> Self {
         let text = format!("{tenant}\u{1f}{channel_type}\u{1f}{name}");
         Self(Uuid::new_v5(&CHANNEL_NAMESPACE, text.as_bytes()))
+    }
+}
+
+impl NotificationId {
+    /// When it was made, as a UUIDv7 says.
+    pub fn made_at(self) -> Timestamp {
+        Timestamp::from_millis(i64::try_from(self.0.as_u128() >> 80).unwrap_or(i64::MAX))
     }
 }
 

@@ -7,10 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 
 use crate::delivery::{Attempt, DeliveryKey, FailureReason, Status};
 use crate::id::{ChannelId, NotificationId, TenantId};
 use crate::notification::{Notification, Priority};
+use crate::replay::Replays;
+use crate::retention::{Compacted, Pruned, Retention};
 use crate::retry::Settlement;
 use crate::time::Timestamp;
 
@@ -90,6 +93,28 @@ pub struct Queued {
     pub tried: bool,
     /// It was waiting when the process before this one died, which it may have caused.
     pub suspect: bool,
+}
+
+/// Which part of what a channel has waiting to look for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BacklogRequest {
+    /// The channel.
+    pub channel: ChannelId,
+    /// Those of this priority; none means all.
+    pub priority: Option<Priority>,
+    /// Behind this one in the order of acceptance; none means from the beginning.
+    pub after: Option<DeliveryKey>,
+    /// The most to find.
+    pub limit: usize,
+}
+
+/// A part of what a channel has waiting, see [`Store::backlog`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Backlog {
+    /// What was found, in the order of acceptance; also what is under way or due later, but nothing that is held.
+    pub found: Vec<Queued>,
+    /// How far was looked: the next part begins behind it. None: to the end.
+    pub through: Option<DeliveryKey>,
 }
 
 /// The wish to make an attempt of a delivery.
@@ -203,10 +228,12 @@ pub enum Transition {
     NotFound,
     /// Its present status does not allow it.
     WrongStatus(Status),
+    /// Its content was removed at this time, so that there is nothing left to send.
+    Redacted(Timestamp),
 }
 
 /// Another channel for a dead letter.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Redirect {
     /// The channel's type.
     pub channel: String,
@@ -217,10 +244,13 @@ pub struct Redirect {
 }
 
 /// Which notifications to list; everything that is given has to fit.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Filter {
     /// This status.
     pub status: Option<Status>,
+    /// Only dead letters, whichever they are.
+    pub dead_letters: bool,
     /// A channel of this type.
     pub channel: Option<String>,
     /// This channel.
@@ -249,6 +279,8 @@ pub struct Summary {
     pub notification: Notification,
     /// The status of its last delivery.
     pub status: Status,
+    /// When its content was removed, if it was.
+    pub redacted_at: Option<Timestamp>,
 }
 
 /// A notification with all that happened to it.
@@ -256,6 +288,8 @@ pub struct Summary {
 pub struct Story {
     /// The notification.
     pub notification: Notification,
+    /// When its content was removed, if it was: message, title, data, targets, and what providers said of it.
+    pub redacted_at: Option<Timestamp>,
     /// Its deliveries, in the order in which they were created; at least one.
     pub deliveries: Vec<DeliveryStory>,
 }
@@ -292,7 +326,7 @@ pub struct DeliveryStory {
 
 /// Keeps the notifications. Every method is one transaction; what it returned has happened and is on disk.
 #[async_trait]
-pub trait Store: Send + Sync + 'static {
+pub trait Store: Replays + Send + Sync + 'static {
     /// Keeps a notification and queues its first delivery. With a `key`, ends the queued one whose place it takes.
     async fn accept(&self, new: NewNotification) -> Result<Accepted, StoreError>;
 
@@ -303,6 +337,10 @@ pub trait Store: Send + Sync + 'static {
     /// process left, then whatever was accepted or replayed since. At most `limit` and [`BATCH_MAX`]; an empty answer
     /// means that there are none now. One that was handed over may be handed over again.
     async fn arrivals(&self, limit: usize) -> Result<Vec<Queued>, StoreError>;
+
+    /// Finds what one channel has waiting, for a caller who could not keep all that [`Store::arrivals`] handed over.
+    /// It looks at a bounded part of what waits at a time, so a part may be short, even empty, though more follow.
+    async fn backlog(&self, request: BacklogRequest) -> Result<Backlog, StoreError>;
 
     /// From now on [`Store::arrivals`] leaves out what is due after `until`, unless it was tried before; a later call
     /// with a later time hands over what lies between. False: not now, try again soon. Without a call nothing is left
@@ -369,8 +407,22 @@ pub trait Store: Send + Sync + 'static {
     /// Forgets idempotency keys that were accepted before `before`. Returns how many.
     async fn forget_idempotency(&self, before: Timestamp) -> Result<usize, StoreError>;
 
+    /// Does a step of what `retention` asks for, so small that whatever else waits for the store hardly notices: looks
+    /// through a part of what is old, removes the notifications that have ended long enough ago, and the content of
+    /// others. Call it until it is done, and then again after some time: it goes on where it stopped, and looks at
+    /// everything again once in a thirtieth of the time that a tenant's notifications are kept.
+    ///
+    /// What waits or is held, and what ended later than `now`, stays.
+    async fn prune(&self, retention: &Arc<Retention>, now: Timestamp) -> Result<Pruned, StoreError>;
+
+    /// Does a small step towards a file without needless empty space. Some is left for what comes.
+    async fn compact(&self) -> Result<Compacted, StoreError>;
+
     /// Whether the store can write now.
     async fn ping(&self) -> Result<(), StoreError>;
+
+    /// Whether the store works at all. False: it has been closed, or has failed as a whole, which only a new start mends.
+    fn is_running(&self) -> bool;
 
     /// Writes what is in flight and lets go of the files. Later calls are [`StoreError::Closed`].
     async fn close(&self);

@@ -8,7 +8,7 @@ use conductor_core::{Clock, Store};
 use tokio_util::sync::CancellationToken;
 
 use crate::ids::IdGenerator;
-use crate::outcomes::Outcomes;
+use crate::outcomes::{Outcomes, ReplaySignals};
 use crate::registry::Registry;
 use crate::telemetry::metrics::Metrics;
 
@@ -22,6 +22,8 @@ pub struct App {
     pub ids: IdGenerator,
     /// Those who wait for an outcome.
     pub outcomes: Outcomes,
+    /// Those who begin bulk retries or wait for their end, and who does them.
+    pub replays: ReplaySignals,
     /// What is counted.
     pub metrics: Metrics,
     /// Every plugin that this build has.
@@ -46,6 +48,7 @@ impl App {
             clock,
             ids,
             outcomes: Outcomes::default(),
+            replays: ReplaySignals::default(),
             metrics: Metrics::new(),
             plugins,
             stop,

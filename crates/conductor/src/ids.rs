@@ -22,7 +22,7 @@ const COUNT_MAX: u16 = 0x0fff;
 impl IdGenerator {
     /// A generator whose ids are greater than `latest`, the greatest that an earlier process made.
     pub fn after(latest: Option<NotificationId>) -> Self {
-        let millis = latest.map_or(0, |id| i64::try_from(id.uuid().as_u128() >> 80).unwrap_or(0));
+        let millis = latest.map_or(0, |id| id.made_at().millis());
         Self(Mutex::new(Last { millis, count: COUNT_MAX }))
     }
 

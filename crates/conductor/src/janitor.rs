@@ -1,23 +1,31 @@
-//! What is to be done from time to time: ending what has expired, forgetting old idempotency keys.
+//! What is to be done from time to time: ending what has expired, forgetting old idempotency keys and bulk retries,
+//! removing what has ended long ago.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use conductor_core::replay;
 use conductor_core::store::{BATCH_MAX, IDEMPOTENCY_KEPT};
-use conductor_core::{FailureReason, Status, StoreError};
+use conductor_core::{FailureReason, Status, StoreError, Timestamp};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
+
+mod retention;
 
 /// Expired deliveries are looked for so often. The look reads all that waits, so it is taken at most a fiftieth of the
 /// time.
 const EXPIRY_EVERY: Duration = Duration::from_secs(1);
 const EXPIRY_SHARE: u32 = 50;
-/// Old idempotency keys are looked for so often.
+/// Old idempotency keys and bulk retries are looked for so often.
 const FORGET_EVERY: Duration = Duration::from_secs(10 * 60);
 
-/// Tidies up until `stop`.
-pub async fn run(app: Arc<App>, stop: CancellationToken) {
+/// Tidies up until `stop`. `last_known` is a time that has certainly passed, if any is known.
+pub async fn run(app: Arc<App>, stop: CancellationToken, last_known: Option<Timestamp>) {
+    tokio::join!(end_what_is_over(&app, &stop), retention::run(&app, &stop, last_known));
+}
+
+async fn end_what_is_over(app: &App, stop: &CancellationToken) {
     let mut forgot = Instant::now();
     let mut pause = EXPIRY_EVERY;
     loop {
@@ -26,14 +34,14 @@ pub async fn run(app: Arc<App>, stop: CancellationToken) {
             () = tokio::time::sleep(pause) => {}
         }
         let began = Instant::now();
-        if let Err(error) = expire(&app).await {
+        if let Err(error) = expire(app).await {
             tracing::warn!(%error, "Expired notifications could not be ended; it is tried again");
         }
         pause = EXPIRY_EVERY.max(began.elapsed() * EXPIRY_SHARE);
         if forgot.elapsed() >= FORGET_EVERY {
             forgot = Instant::now();
-            if let Err(error) = forget(&app).await {
-                tracing::warn!(%error, "Old idempotency keys could not be forgotten; it is tried again");
+            if let Err(error) = forget(app).await {
+                tracing::warn!(%error, "Old idempotency keys and bulk retries could not be forgotten; it is tried again");
             }
         }
     }
@@ -61,5 +69,5 @@ async fn expire(app: &App) -> Result<(), StoreError> {
 async fn forget(app: &App) -> Result<(), StoreError> {
     let before = app.clock.now().minus(IDEMPOTENCY_KEPT);
     while app.store.forget_idempotency(before).await? == BATCH_MAX && !app.stop.is_cancelled() {}
-    Ok(())
+    app.store.forget_replays(app.clock.now().minus(replay::KEPT)).await
 }

@@ -11,5 +11,6 @@ pub mod ids;
 pub mod janitor;
 pub mod outcomes;
 pub mod registry;
+pub mod replays;
 pub mod server;
 pub mod telemetry;

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use conductor_channels::http::HttpClients;
 use conductor_channels::{ChannelContext, Plugin};
-use conductor_core::{Channel, ChannelId, Clock, Limits, Rate, RetryPolicy, TenantId};
+use conductor_core::{Channel, ChannelId, Clock, Keep, Limits, Rate, Retention, RetryPolicy, TenantId};
 use ring::digest::{SHA256, digest};
 
-use crate::config::{ChannelConfig, Configuration, TenantConfig};
+use crate::config::{ChannelConfig, Configuration, Lasting, TenantConfig};
 use crate::registry::flow::Flow;
 use crate::registry::limit::RequestLimit;
 
@@ -23,6 +23,7 @@ pub struct Registry {
     keys: HashMap<KeyHash, TenantId>,
     admin: Option<KeyHash>,
     channels: HashMap<ChannelId, Arc<LiveChannel>>,
+    retention: Arc<Retention>,
 }
 
 /// SHA-256 of a key. Keys are looked up by it, so that the time of a look-up says nothing about a key.
@@ -93,7 +94,9 @@ impl Registry {
             channels.entry(live.tenant).or_default().push(live);
         }
         let admin = configuration.admin_key.map(|key| hash(key.expose()));
-        let mut registry = Self { tenants: HashMap::new(), keys: HashMap::new(), admin, channels: HashMap::new() };
+        let retention = Arc::new(retention(configuration.keep, &configuration.tenants));
+        let (tenants, keys) = (HashMap::new(), HashMap::new());
+        let mut registry = Self { tenants, keys, admin, channels: HashMap::new(), retention };
         for tenant in configuration.tenants {
             let channels = channels.remove(&tenant.id).unwrap_or_default();
             registry.add(tenant, channels);
@@ -134,6 +137,11 @@ impl Registry {
         self.channels.get(&id)
     }
 
+    /// How long ended notifications are kept.
+    pub fn retention(&self) -> &Arc<Retention> {
+        &self.retention
+    }
+
     /// All channels, in no order.
     pub fn channels(&self) -> impl Iterator<Item = &Arc<LiveChannel>> {
         self.channels.values()
@@ -151,6 +159,15 @@ impl Tenant {
         let kind = conductor_channels::plugin(plugins, name)?.kind;
         self.channels.iter().find(|channel| channel.kind == kind)
     }
+}
+
+/// `others` is for tenants that do not say, or are configured no more.
+fn retention(others: Keep, tenants: &[TenantConfig]) -> Retention {
+    let keep = |tenant: &TenantConfig| {
+        let whole = tenant.retention.map_or(others.whole, Lasting::duration);
+        (tenant.id, Keep { whole, content: tenant.redact_after.or(others.content) })
+    };
+    Retention { others, tenants: tenants.iter().map(keep).collect() }
 }
 
 fn hash(key: &str) -> KeyHash {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use conductor_channels::Plugin;
 use conductor_channels::http::HttpClients;
-use conductor_core::{Clock, Store};
+use conductor_core::{Clock, NotificationId, Store};
 use conductor_store::{OpenError, SqliteStore};
 use futures_util::FutureExt as _;
 use futures_util::future::join_all;
@@ -20,7 +20,7 @@ use crate::app::App;
 use crate::config::Configuration;
 use crate::ids::IdGenerator;
 use crate::registry::Registry;
-use crate::{api, dispatch, janitor};
+use crate::{api, dispatch, janitor, replays};
 
 pub mod limits;
 
@@ -88,7 +88,8 @@ impl Server {
         let address = listener.local_addr()?;
         let metrics_address = metrics_listener.as_ref().map(TcpListener::local_addr).transpose()?;
         let store = SqliteStore::open(&data_dir, Arc::clone(&clock))?;
-        let ids = IdGenerator::after(store.latest());
+        let latest = store.latest();
+        let ids = IdGenerator::after(latest);
         let registry = Registry::build(configuration, &HttpClients::new(), &clock).await;
         let registry = match registry {
             Ok(registry) => registry,
@@ -101,7 +102,8 @@ impl Server {
         let app = Arc::new(App::new(Arc::new(store), clock, ids, plugins, registry, stop.clone()));
         let (work, connections) = (TaskTracker::new(), TaskTracker::new());
         work.spawn(dispatch::run(Arc::clone(&app), work.clone(), stop.clone()));
-        work.spawn(janitor::run(Arc::clone(&app), stop.clone()));
+        work.spawn(janitor::run(Arc::clone(&app), stop.clone(), latest.map(NotificationId::made_at)));
+        work.spawn(replays::run(Arc::clone(&app), stop.clone()));
         let router = api::router(Arc::clone(&app));
         connections.spawn(listen::run(listener, router, limits, connections.clone(), stop.clone()));
         if let Some(listener) = metrics_listener {

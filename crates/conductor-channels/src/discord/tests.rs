@@ -67,7 +67,7 @@ async fn a_message_is_created_as_discord_wants_it() {
     assert_eq!(seen.header("content-type"), "application/json");
     assert!(seen.header("user-agent").starts_with("DiscordBot (https://"), "{}", seen.header("user-agent"));
     let body = seen.json();
-    let expected = "⚠️ **HIGH PRIORITY**\n**Sum \\*of\\* things**\n2 \\* 3 \\* 4 @everyone \\<@123>";
+    let expected = "⚠️ **HIGH PRIORITY**\n**Sum \\*of\\* things**\n2 \\* 3 \\* 4 @\u{200B}everyone \\<@123>";
     assert_eq!(body["content"], expected);
     assert_eq!(body["allowed_mentions"], json!({ "parse": [] }));
     assert_eq!(body["enforce_nonce"], true);
@@ -134,6 +134,31 @@ async fn two_thousand_characters_are_the_most() {
         assert!(error.message.contains("2000 are allowed"), "{error}");
         assert!(provider.seen().is_empty());
     }
+}
+
+#[tokio::test]
+async fn the_length_is_that_of_what_is_sent() {
+    let provider = Provider::answering([made()]).await;
+    let channel = subject().channel_to(&provider).await;
+    for format in [Format::Text, Format::Markdown] {
+        for part in [0, 1] {
+            let message = Message { part, ..urgent(format) };
+            let sent = seen(&message, false).await.json();
+            assert_eq!(channel.length(&message), sent["content"].as_str().unwrap().chars().count());
+        }
+    }
+}
+
+#[tokio::test]
+async fn only_the_first_part_has_title_and_mark_and_each_its_own_nonce() {
+    let message = Message { parts: 2, ..urgent(Format::Markdown) };
+    let first = seen(&message, false).await.json();
+    let second = seen(&Message { part: 1, ..message.clone() }, false).await.json();
+    assert!(first["content"].as_str().unwrap().starts_with("⚠️ **HIGH PRIORITY**\n**Sum"));
+    assert_eq!(second["content"], message.body);
+    assert_ne!(first["nonce"], second["nonce"]);
+    let again = seen(&Message { part: 1, attempt: 2, ..message }, false).await.json();
+    assert_eq!(again["nonce"], second["nonce"]);
 }
 
 #[tokio::test]

@@ -4,6 +4,8 @@
 
 use conductor_core::{Format, Message, Priority};
 
+use crate::markdown::{Dialect, Rendering};
+
 /// What goes before a message of high priority.
 const HIGH: &str = "⚠️ **HIGH PRIORITY**";
 
@@ -32,64 +34,9 @@ fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Puts a backslash before whatever Discord would read as markup, so that a text shows as it was typed. Addresses stay
-/// untouched, since a backslash would become a part of the link; so do mentions where they are to fire.
+/// A text as Discord shows it as it was typed. Addresses stay untouched; so do mentions where they are to fire.
 fn as_typed(text: &str, allow_mentions: bool) -> String {
-    let mut out = String::with_capacity(text.len() + text.len() / 8);
-    let mut at = 0;
-    let mut line_start = true;
-    while let Some(letter) = text[at..].chars().next() {
-        let rest = &text[at..];
-        let kept = link(rest).or_else(|| mention(rest).filter(|_| allow_mentions));
-        let marker = if line_start { list_number(rest) } else { None };
-        if let Some(length) = kept {
-            out.push_str(&rest[..length]);
-            at += length;
-            line_start = false;
-            continue;
-        }
-        if let Some(digits) = marker {
-            out.push_str(&rest[..digits]);
-            out.push_str("\\.");
-            at += digits + 1;
-            line_start = false;
-            continue;
-        }
-        let special = match letter {
-            '\\' | '*' | '_' | '~' | '`' | '|' | '<' | '[' => true,
-            '>' | '#' | '-' | '+' => line_start,
-            _ => false,
-        };
-        if special {
-            out.push('\\');
-        }
-        out.push(letter);
-        at += letter.len_utf8();
-        line_start = letter == '\n' || (line_start && letter.is_whitespace());
-    }
-    out
-}
-
-/// The length of an address at the beginning of `text`, as far as Discord makes a link of it.
-fn link(text: &str) -> Option<usize> {
-    let scheme = ["https://", "http://"].into_iter().find(|scheme| text.starts_with(scheme))?;
-    let end = text.find(|letter: char| letter.is_whitespace() || letter == '<').unwrap_or(text.len());
-    let link = text[..end].trim_end_matches(['.', ',', ':', ';', '"', '\'', ')', ']']);
-    (link.len() > scheme.len()).then_some(link.len())
-}
-
-/// The length of a mention of a user, a role or a channel at the beginning of `text`.
-fn mention(text: &str) -> Option<usize> {
-    let sign = ["<@&", "<@!", "<@", "<#"].into_iter().find(|sign| text.starts_with(sign))?;
-    let digits = text[sign.len()..].bytes().take_while(u8::is_ascii_digit).count();
-    let end = sign.len() + digits;
-    (digits > 0 && text[end..].starts_with('>')).then_some(end + 1)
-}
-
-/// How many digits begin an entry of a numbered list: `12. `.
-fn list_number(text: &str) -> Option<usize> {
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    (digits > 0 && text[digits..].starts_with(". ")).then_some(digits)
+    Rendering { dialect: Dialect::Discord, allow_mentions }.escape(text)
 }
 
 #[cfg(test)]

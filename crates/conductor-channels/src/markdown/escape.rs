@@ -99,7 +99,7 @@ impl Escape {
         while let Some(letter) = text[at..].chars().next() {
             let rest = &text[at..];
             let length = self.address(out, rest, before).or_else(|| self.mention(out, rest));
-            let length = length.or_else(|| self.list_number(out, rest).filter(|_| line_start));
+            let length = length.or_else(|| if line_start { self.list_number(out, rest) } else { None });
             if let Some(length) = length {
                 before = text[..at + length].chars().next_back();
                 at += length;
@@ -125,10 +125,7 @@ impl Escape {
         let length = link::bare(rest)?;
         let address = &rest[..length];
         match dialect {
-            Dialect::TelegramHtml => {
-                if !address.contains('@') {
-                    return None;
-                }
+            Dialect::TelegramHtml if address.contains('@') => {
                 out.push_str("<a href=\"");
                 address.chars().for_each(|letter| entity(out, letter));
                 out.push_str("\">");
@@ -137,10 +134,14 @@ impl Escape {
             }
             Dialect::TeamsCard => {
                 let target = link::target(address, self.rendering)?;
+                // With an exclamation mark before it, it would be an image.
+                if before == Some('!') {
+                    out.push(BREAK);
+                }
                 out.push('[');
                 Self { typed: false, line_start: false, ..self }.push(out, address);
                 out.push_str("](");
-                out.push_str(&target);
+                link::push_in_brackets(out, &target);
                 out.push(')');
             }
             Dialect::Mattermost => {
@@ -162,6 +163,7 @@ impl Escape {
                 }
                 '>' if self.rendering.dialect == Dialect::Mattermost => out.push_str("%3E"),
                 _ if self.rendering.dialect == Dialect::SlackMrkdwn => slack(out, letter),
+                _ if self.rendering.dialect == Dialect::TelegramHtml => entity(out, letter),
                 _ => out.push(letter),
             }
         }
@@ -179,7 +181,11 @@ impl Escape {
 
     fn letter(self, out: &mut String, beside: &Beside<'_>, letter: char) {
         let dialect = self.rendering.dialect;
-        if letter == '@' && mention::fires(self.rendering, beside.before, beside.after, false) {
+        let html = matches!(dialect, Dialect::TelegramHtml | Dialect::MatrixHtml);
+        // Behind this text a name may come in a tag: the provider reads over that.
+        let name_may_follow = html && !self.typed && beside.after.is_empty();
+        let after = if name_may_follow { "room" } else { beside.after };
+        if letter == '@' && mention::fires(self.rendering, beside.before, after, false) {
             out.push('@');
             out.push(BREAK);
             return;
@@ -194,7 +200,7 @@ impl Escape {
             Dialect::TelegramHtml => entity(out, letter),
             Dialect::MatrixHtml | Dialect::EmailHtml => self.in_html(out, beside, letter),
             Dialect::SlackMrkdwn | Dialect::WhatsApp | Dialect::GoogleChat => {
-                between_marks(out, beside, dialect, letter)
+                between_marks(out, beside, dialect, letter);
             }
             Dialect::Mattermost | Dialect::Discord | Dialect::TeamsCard => self.in_markdown(out, beside, letter),
         }

@@ -428,7 +428,9 @@ impl Writer {
     /// Text without line ends.
     fn text(&mut self, text: &str) {
         if let Some(table) = &mut self.table {
-            table.cell().map(|cell| cell.push_str(text));
+            if let Some(cell) = table.cell() {
+                cell.push_str(text);
+            }
             self.link.iter_mut().for_each(|link| link.label.push_str(text));
             return;
         }

@@ -44,7 +44,7 @@ fn first(text: &str) -> Option<(usize, usize)> {
 /// The length of an address at the beginning of `text`. Punctuation at its end belongs to the sentence.
 pub(super) fn bare(text: &str) -> Option<usize> {
     let scheme = ["https://", "http://"].into_iter().find(|scheme| text.starts_with(scheme))?;
-    let ends = |letter: char| letter.is_whitespace() || letter.is_control() || matches!(letter, '<' | '"' | '`');
+    let ends = |letter: char| letter.is_whitespace() || letter.is_control() || matches!(letter, '<' | '"' | '`' | '\\');
     let mut link = &text[..text.find(ends).unwrap_or(text.len())];
     let mut unopened = link.matches(')').count().saturating_sub(link.matches('(').count());
     while let Some(last) = link.chars().next_back() {
@@ -78,6 +78,17 @@ pub(super) fn target(target: &str, rendering: Rendering) -> Option<String> {
         }
     }
     (out.len() > scheme.len()).then_some(out)
+}
+
+/// Writes a target so that it can stand between round brackets.
+pub(super) fn push_in_brackets(out: &mut String, target: &str) {
+    for letter in target.chars() {
+        match letter {
+            '(' => out.push_str("%28"),
+            ')' => out.push_str("%29"),
+            _ => out.push(letter),
+        }
+    }
 }
 
 /// What would end a link early, or would show another address than the one it leads to.

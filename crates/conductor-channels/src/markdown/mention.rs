@@ -39,7 +39,7 @@ pub(super) fn fires_in_address(rendering: Rendering, before: &str, after: &str) 
 fn reaches_everybody(after: &str) -> bool {
     let starts =
         |name: &&str| after.as_bytes().get(..name.len()).is_some_and(|s| s.eq_ignore_ascii_case(name.as_bytes()));
-    EVERYBODY.iter().any(|name| starts(&name))
+    EVERYBODY.iter().any(starts)
 }
 
 /// The length of a mention in angle brackets at the beginning of `text`.

@@ -53,7 +53,7 @@ impl Fence {
     /// Where the first line ends, if it closes this fence.
     pub(super) fn closed_by_first_line(&self, text: &str) -> Option<usize> {
         let line = text.lines().next()?;
-        self.is_closed_by(line).then(|| line.len())
+        self.is_closed_by(line).then_some(line.len())
     }
 
     pub(super) fn opening(&self) -> String {

@@ -65,6 +65,7 @@ async fn the_body_says_all_about_the_notification() {
     assert_eq!(seen.header("content-length"), seen.body.len().to_string());
     assert_eq!(seen.header("user-agent"), concat!("Conductor/", env!("CARGO_PKG_VERSION")));
     assert_eq!(seen.header("authorization"), "Bearer T0P-S3CRET-HEADER");
+    assert_eq!(seen.header("conductor-hops"), "1");
     let expected = json!({
         "type": "notification",
         "timestamp": "1994-11-06T08:49:37.000Z",
@@ -145,12 +146,14 @@ fn faults_are_told_all_at_once_and_show_no_value() {
     let values = json!({
         "url": "ftp://example.com/T0P-S3CRET",
         "secret": "T0P-S3CRET",
-        "headers": { "Webhook-Id": "T0P-S3CRET", "bad name": "x", "X-Ok": "fine", "X-Break": "T0P-S3CRET\r\nX: y",
+        "headers": { "Conductor-Hops": "0", "Webhook-Id": "T0P-S3CRET", "bad name": "x", "X-Ok": "fine", "X-Break": "T0P-S3CRET\r\nX: y",
                      "X-A": "1", "x-a": "2" },
     });
     let faults = faults(plugin("webhook"), values);
     let places: Vec<&str> = faults.iter().filter_map(|fault| fault.split(':').next()).collect();
-    assert_eq!(places, ["url", "secret", "headers.Webhook-Id", "headers.X-Break", "headers.bad name", "headers.x-a"]);
+    let names = ["Conductor-Hops", "Webhook-Id", "X-Break", "bad name", "x-a"].map(|name| format!("headers.{name}"));
+    assert_eq!(places[..2], ["url", "secret"]);
+    assert_eq!(places[2..], names);
     assert!(!faults.concat().contains("T0P-S3CRET"), "{faults:?}");
 }
 

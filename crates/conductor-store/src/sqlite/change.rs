@@ -7,7 +7,8 @@ use rusqlite::{OptionalExtension, Row, Transaction};
 use super::memory::Memory;
 use super::rows;
 use super::write::{
-    End, Waiting, end, insert_pending, let_go_of_key, notification_by_id, update_pending, waiting, waiting_of,
+    End, Waiting, end, insert_pending, let_go_of_key, notification_by_id, redacted_at, update_pending, waiting,
+    waiting_of,
 };
 use super::writer::Effect;
 
@@ -59,6 +60,9 @@ pub(crate) fn change(transaction: &Transaction<'_>, memory: &Memory, change: &Ch
             let Some(last) = last_ended(transaction, change.id)? else { return done(Transition::NotFound) };
             return match &change.kind {
                 ChangeKind::Replay { .. } if last.status.is_dead_letter() => {
+                    if let Some(at) = redacted_at(transaction, change.id)? {
+                        return done(Transition::Redacted(at));
+                    }
                     replay(transaction, &notification, &change.kind, last.waiting, Some(last.status))
                 }
                 _ => done(Transition::WrongStatus(last.status)),

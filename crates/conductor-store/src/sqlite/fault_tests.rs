@@ -8,10 +8,10 @@ use tempfile::TempDir;
 
 use super::*;
 
-const NOW: Timestamp = Timestamp::ZERO;
+pub(super) const NOW: Timestamp = Timestamp::ZERO;
 const TENANT: TenantId = TenantId::from_bytes([1; 16]);
 
-fn open() -> (SqliteStore, TempDir) {
+pub(super) fn open() -> (SqliteStore, TempDir) {
     let directory = TempDir::new().unwrap();
     let store = SqliteStore::open(directory.path(), Arc::new(ManualClock::at(NOW))).unwrap();
     (store, directory)
@@ -39,13 +39,13 @@ fn notification(number: u8) -> Arc<Notification> {
     Arc::new(notification.unwrap())
 }
 
-async fn accept(store: &SqliteStore, number: u8) -> Result<DeliveryKey, StoreError> {
+pub(super) async fn accept(store: &SqliteStore, number: u8) -> Result<DeliveryKey, StoreError> {
     let notification = notification(number);
     let key = DeliveryKey { notification: notification.id, ordinal: 0 };
     store.accept(NewNotification { notification, idempotency: None }).await.map(|_| key)
 }
 
-async fn claim(store: &SqliteStore, key: DeliveryKey) -> Result<Claimed, StoreError> {
+pub(super) async fn claim(store: &SqliteStore, key: DeliveryKey) -> Result<Claimed, StoreError> {
     store.claim(&[Claim { key, suspect: false }], NOW).await.map(|mut claimed| claimed.remove(0))
 }
 
@@ -96,6 +96,7 @@ async fn a_writer_that_has_failed_as_a_whole_leaves_nobody_waiting_and_nothing_i
         tokio::task::yield_now().await;
     }
     assert_eq!(store.ping().await, Err(StoreError::Closed));
+    assert!(!store.is_running());
     assert_eq!(accept(&store, 3).await, Err(StoreError::Closed));
     assert!(matches!(claim(&store, other).await, Err(StoreError::Closed)));
     store.close().await;
@@ -174,4 +175,23 @@ async fn futures_poll<F: Future>(mut future: std::pin::Pin<&mut F>) -> Option<F:
         std::task::Poll::Pending => std::task::Poll::Ready(None),
     })
     .await
+}
+
+#[tokio::test]
+async fn progress_that_cannot_be_written_now_is_written_with_what_becomes_of_the_attempt() {
+    let (store, directory) = open();
+    let key = accept(&store, 1).await.unwrap();
+    let Claimed::Leased(mut lease) = claim(&store, key).await.unwrap() else { panic!("it is due") };
+    let other = Connection::open(directory.path().join(FILE)).unwrap();
+    let refuse =
+        "CREATE TRIGGER refuse BEFORE UPDATE ON pending BEGIN SELECT RAISE(ABORT, 'as the test wants it'); END";
+    other.execute_batch(refuse).unwrap();
+    let progress = Progress { parts_sent: 1, plain: false, provider_id: Some("1001".into()) };
+    let written = store.advance(&mut lease, progress.clone()).await;
+    assert!(matches!(written, Err(StoreError::Failed(_))), "{written:?}");
+    other.execute_batch("DROP TRIGGER refuse").unwrap();
+    let retry = Settlement::RetryAt { due: NOW, counts: true };
+    store.settle(*lease, Finished { settlement: retry, ..given_up() }).await.unwrap();
+    let Claimed::Leased(lease) = claim(&store, key).await.unwrap() else { panic!("it is due again") };
+    assert_eq!(lease.progress, progress);
 }

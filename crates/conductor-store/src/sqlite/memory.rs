@@ -26,9 +26,13 @@ pub(crate) struct State {
     leased: HashMap<DeliveryKey, bool>,
     ending: HashSet<DeliveryKey>,
     fresh: HashMap<DeliveryKey, Arc<Notification>>,
+    /// The keys of `fresh`, oldest first, and of some that have left it.
+    fresh_order: VecDeque<DeliveryKey>,
     fresh_bytes: usize,
     arrivals: VecDeque<Queued>,
     scan: Option<Scan>,
+    /// A process died with those up to this one, see [`Queued::suspect`].
+    suspect_through: Option<DeliveryKey>,
     /// What arrived since the last read of the scan began, unless that is more than [`DURING_MAX`].
     during: Vec<Queued>,
     /// What is due later, and was never tried, is not handed over yet.
@@ -80,9 +84,11 @@ impl Default for State {
             leased: HashMap::new(),
             ending: HashSet::new(),
             fresh: HashMap::new(),
+            fresh_order: VecDeque::new(),
             fresh_bytes: 0,
             arrivals: VecDeque::new(),
             scan: None,
+            suspect_through: None,
             during: Vec::new(),
             horizon: Timestamp::MAX,
             waiting: HashMap::new(),
@@ -193,12 +199,22 @@ impl State {
             _ => self.arrivals.push_back(queued),
         }
         if let Some(notification) = notification {
-            let bytes = notification.message.len();
-            if self.fresh.len() < FRESH_MAX && self.fresh_bytes + bytes <= FRESH_MAX_BYTES {
-                self.fresh_bytes += bytes;
-                self.fresh.insert(key, Arc::clone(notification));
-            }
+            self.keep_fresh(key, notification);
         }
+    }
+
+    /// Keeps a notification for its first attempt. The oldest make room: they belong to whom nothing is sent now.
+    fn keep_fresh(&mut self, key: DeliveryKey, notification: &Arc<Notification>) {
+        let bytes = notification.message.len();
+        let is_full = |state: &Self| state.fresh.len() >= FRESH_MAX || state.fresh_bytes + bytes > FRESH_MAX_BYTES;
+        while (is_full(self) || self.fresh_order.len() >= 2 * FRESH_MAX)
+            && let Some(oldest) = self.fresh_order.pop_front()
+        {
+            self.forget_fresh(oldest);
+        }
+        self.fresh_bytes += bytes;
+        self.fresh_order.push_back(key);
+        self.fresh.insert(key, Arc::clone(notification));
     }
 
     pub(crate) fn take_arrivals(&mut self, limit: usize) -> Vec<Queued> {
@@ -209,6 +225,7 @@ impl State {
     /// Hands over all of `pending` by a scan; a process died with those up to `suspect_through`.
     pub(crate) fn begin_scan(&mut self, suspect_through: Option<DeliveryKey>) {
         let due_by = self.horizon;
+        self.suspect_through = suspect_through;
         self.scan = Some(Scan { after: None, suspect_through, due_after: None, due_by, missed: None });
     }
 
@@ -252,6 +269,11 @@ impl State {
             None => scan.after = last,
             Some(missed) => scan.after = last.or(from.after).min(previous(missed)),
         }
+    }
+
+    /// A process died with those up to this one.
+    pub(crate) fn suspect_through(&self) -> Option<DeliveryKey> {
+        self.suspect_through
     }
 
     pub(crate) fn has_arrivals(&self) -> bool {
@@ -364,6 +386,48 @@ mod tests {
         let before = previous(key(9)).unwrap();
         assert_eq!(before.ordinal, u8::MAX);
         assert_eq!(before.notification.uuid().as_u128() + 1, key(9).notification.uuid().as_u128());
+    }
+
+    #[test]
+    fn the_oldest_make_room_for_a_notification_that_is_sent_at_once() {
+        let mut state = State::default();
+        let notification = |id: u64| {
+            let mut bytes = [0; 16];
+            bytes[8..].copy_from_slice(&id.to_be_bytes());
+            Arc::new(Notification::from_stored(conductor_core::Draft {
+                id: NotificationId::from_bytes(bytes),
+                tenant: TenantId::from_bytes([1; 16]),
+                channel: "log".to_owned(),
+                channel_id: ChannelId::from_bytes([2; 16]),
+                target: None,
+                message: "x".repeat(if id.is_multiple_of(2) { 10 } else { 1_000 }),
+                title: None,
+                priority: Priority::Normal,
+                format: conductor_core::Format::Text,
+                data: serde_json::Map::new(),
+                metadata: std::collections::BTreeMap::new(),
+                key: None,
+                fallback: Vec::new(),
+                accepted_at: Timestamp::ZERO,
+                send_at: None,
+                expires_at: Timestamp::MAX,
+            }))
+        };
+        let stuck = u64::try_from(3 * FRESH_MAX).unwrap();
+        for id in 1..=stuck {
+            let notification = notification(id);
+            let key = DeliveryKey { notification: notification.id, ordinal: 0 };
+            state.arrive(Queued { key, ..queued(0) }, Some(&notification));
+            // Every other one is sent at once.
+            if id.is_multiple_of(2) {
+                assert!(matches!(state.lease(key), Hold::Fresh(_)), "{id}");
+                state.unlease(key);
+            }
+            state.take_arrivals(9);
+        }
+        assert!(state.fresh.len() <= FRESH_MAX && state.fresh_bytes <= FRESH_MAX_BYTES);
+        assert!(state.fresh_order.len() <= 2 * FRESH_MAX);
+        assert_eq!(state.fresh_bytes, state.fresh.values().map(|kept| kept.message.len()).sum::<usize>());
     }
 
     #[test]

@@ -1,36 +1,46 @@
 //! The SQLite engine. One process owns the file, one thread writes it, and a claim needs no write: leases live in
 //! memory, because a process that died holds none.
 
-use std::fs::{File, TryLockError};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use conductor_core::retention::{Compacted, Pruned};
 use conductor_core::retry::BACKOFF;
 use conductor_core::store::{
-    Accepted, BATCH_MAX, Claim, Claimed, Expired, Filter, Finished, Idempotency, Lease, NewNotification, Page,
-    Progress, Queued, Redirect, Settled, Store, Story, Transition, Unsettled,
+    Accepted, BATCH_MAX, Backlog, BacklogRequest, Claim, Claimed, Expired, Filter, Finished, Idempotency, Lease,
+    NewNotification, Page, Progress, Queued, Redirect, Settled, Store, Story, Transition, Unsettled,
 };
-use conductor_core::{ChannelId, Clock, DeliveryKey, Notification, NotificationId, StoreError, TenantId, Timestamp};
+use conductor_core::{
+    ChannelId, Clock, DeliveryKey, Notification, NotificationId, Retention, StoreError, TenantId, Timestamp,
+};
 use rusqlite::{Connection, OptionalExtension};
 use tokio::sync::{Mutex, Notify, Semaphore, oneshot};
 
-use crate::migrate::{MigrateError, migrate, refuse_foreign};
 use change::{Change, ChangeKind};
+use damage::Damage;
 use memory::{Hold, Memory};
+pub use opening::OpenError;
 use read::{PageRequest, Readers};
+use retention::Tidying;
 use write::Waiting;
 use writer::{Command, Envelope, Reply, Writer};
 
 mod change;
+mod damage;
+#[cfg(test)]
+mod damage_tests;
 #[cfg(test)]
 mod fault_tests;
 mod memory;
+mod opening;
 mod read;
+mod replays;
+mod retention;
 mod rows;
 #[cfg(test)]
 mod tests;
@@ -50,23 +60,6 @@ const FILE: &str = "conductor.db";
 /// Locked as long as a process owns the store.
 const LOCK_FILE: &str = "conductor.lock";
 
-/// Why a store could not be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// Another process owns it.
-    #[error("{0}: another conductor is using this store")]
-    Locked(PathBuf),
-    /// The directory or the lock file cannot be used.
-    #[error("{0}: {1}")]
-    Io(PathBuf, #[source] std::io::Error),
-    /// The tables could not be brought up to date.
-    #[error("{0}: {1}")]
-    Migrate(PathBuf, #[source] MigrateError),
-    /// The engine failed.
-    #[error("{0}: {1}")]
-    Engine(PathBuf, #[source] rusqlite::Error),
-}
-
 /// Keeps the notifications in one SQLite file.
 pub struct SqliteStore {
     commands: mpsc::Sender<Envelope>,
@@ -80,9 +73,12 @@ pub struct SqliteStore {
     clock: Arc<dyn Clock>,
     /// Whether the last thing that was to be written could not be, for a reason that concerns everything.
     failing: Arc<AtomicBool>,
+    damage: Arc<Damage>,
     latest: Option<NotificationId>,
     /// One scan at a time, so that each knows what came while it read.
     scanning: Mutex<()>,
+    /// How far the removal of what is old has come.
+    tidying: Mutex<Tidying>,
     /// The writer; none after it has ended.
     writer: Mutex<Option<JoinHandle<()>>>,
 }
@@ -92,20 +88,15 @@ impl SqliteStore {
     pub fn open(directory: &Path, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
         let io = |error| OpenError::Io(directory.to_owned(), error);
         std::fs::create_dir_all(directory).map_err(io)?;
-        let lock = lock(&directory.join(LOCK_FILE))?;
+        let lock = opening::lock(&directory.join(LOCK_FILE))?;
         let path = directory.join(FILE);
-        keep_private(&path).map_err(|error| OpenError::Io(path.clone(), error))?;
-        let engine = |error| OpenError::Engine(path.clone(), error);
-        let migrated = |error| OpenError::Migrate(path.clone(), error);
-        let mut connection = Connection::open(&path).map_err(engine)?;
-        refuse_foreign(&connection).map_err(migrated)?;
-        configure(&connection).map_err(engine)?;
-        migrate(&mut connection).map_err(migrated)?;
+        let engine = |error| OpenError::of_engine(&path, error);
+        let mut connection = opening::connect(&path)?;
         let unclean = recover(&mut connection, clock.now()).map_err(engine)?;
         let memory = Arc::new(Memory::default());
         let sql = "SELECT value FROM meta WHERE name = 'feed_mark'";
         let mark: Option<[u8; 16]> = connection.query_row(sql, [], |row| row.get(0)).optional().map_err(engine)?;
-        memory.lock().unfed = unfed(&connection, mark).map_err(engine)?;
+        memory.lock().unfed = read::unfed(&connection, mark).map_err(engine)?;
         let sql = "SELECT notification, ordinal FROM pending ORDER BY notification DESC, ordinal DESC LIMIT 1";
         if let Some(last) = connection.query_row(sql, [], rows::key).optional().map_err(engine)? {
             memory.lock().begin_scan(unclean.then_some(last));
@@ -119,11 +110,13 @@ impl SqliteStore {
         let fed_through = mark.map(NotificationId::from_bytes);
         let permits = Arc::new(Semaphore::new(COMMANDS_MAX));
         let failing = Arc::new(AtomicBool::new(false));
+        let damage = Arc::new(Damage::default());
         let writer = Writer {
             connection,
             memory: Arc::clone(&memory),
             arrived: Arc::clone(&arrived),
             failing: Arc::clone(&failing),
+            damage: Arc::clone(&damage),
             fed_through,
         };
         let closing = Arc::clone(&permits);
@@ -142,14 +135,30 @@ impl SqliteStore {
             permits,
             memory,
             arrived,
-            readers: Arc::new(Readers::new(&path)),
-            own_readers: Arc::new(Readers::new(&path)),
+            readers: Arc::new(Readers::new(&path, &damage)),
+            own_readers: Arc::new(Readers::new(&path, &damage)),
             clock,
             failing,
-            latest: latest.map(NotificationId::from_bytes),
+            damage,
+            // What the feed was written up to may be gone already.
+            latest: latest.max(mark).map(NotificationId::from_bytes),
             scanning: Mutex::default(),
+            tidying: Mutex::default(),
             writer: Mutex::new(Some(thread.map_err(io)?)),
         })
+    }
+
+    /// Whether a store that is there can be opened. Makes none.
+    ///
+    /// # Errors
+    /// It belongs to another process or program, is damaged, or cannot be read.
+    pub fn probe(directory: &Path) -> Result<(), OpenError> {
+        let path = directory.join(FILE);
+        if !path.exists() {
+            return Ok(());
+        }
+        let _lock = opening::lock(&directory.join(LOCK_FILE))?;
+        opening::examine(&path).map(drop)
     }
 
     /// The greatest notification id that the store held when it was opened.
@@ -165,34 +174,6 @@ impl SqliteStore {
         sent.map_err(|_| StoreError::Closed)?;
         replied.await.unwrap_or(Err(StoreError::Closed.into()))
     }
-}
-
-fn lock(path: &Path) -> Result<File, OpenError> {
-    let file = File::options().create(true).truncate(false).write(true).open(path);
-    let file = file.map_err(|error| OpenError::Io(path.to_owned(), error))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(OpenError::Locked(path.to_owned())),
-        Err(TryLockError::Error(error)) => Err(OpenError::Io(path.to_owned(), error)),
-    }
-}
-
-/// Makes the file, if it is missing, so that only its owner can read it: it holds people's messages.
-fn keep_private(path: &Path) -> std::io::Result<()> {
-    let mut options = File::options();
-    options.create(true).truncate(false).write(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path).map(drop)
-}
-
-fn configure(connection: &Connection) -> rusqlite::Result<()> {
-    connection.set_prepared_statement_cache_capacity(64);
-    connection.execute_batch(
-        "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 1000; \
-         PRAGMA cache_size = -8000; PRAGMA temp_store = MEMORY; PRAGMA journal_size_limit = 67108864; \
-         PRAGMA busy_timeout = 5000",
-    )
 }
 
 /// Finds out how the last process ended. Attempts that it took with it are written down, so that a message which kills
@@ -222,18 +203,10 @@ fn recover(connection: &mut Connection, now: Timestamp) -> rusqlite::Result<bool
     Ok(unclean)
 }
 
-/// The notifications that the tenants' feed does not have yet.
-fn unfed(connection: &Connection, mark: Option<[u8; 16]>) -> rusqlite::Result<Vec<(TenantId, NotificationId)>> {
-    let mut statement = connection.prepare("SELECT tenant, id FROM notification WHERE id > ?1 ORDER BY id")?;
-    let found = statement.query_map([mark.unwrap_or([0; 16])], |row| {
-        Ok((TenantId::from_bytes(row.get(0)?), NotificationId::from_bytes(row.get(1)?)))
-    })?;
-    found.collect()
-}
-
 #[async_trait]
 impl Store for SqliteStore {
     async fn accept(&self, new: NewNotification) -> Result<Accepted, StoreError> {
+        self.damage.refuse()?;
         self.command(|reply| Command::Accept(new, reply)).await
     }
 
@@ -259,6 +232,12 @@ impl Store for SqliteStore {
         Ok(found)
     }
 
+    async fn backlog(&self, request: BacklogRequest) -> Result<Backlog, StoreError> {
+        let request = BacklogRequest { limit: request.limit.clamp(1, BATCH_MAX), ..request };
+        let suspect_through = self.memory.lock().suspect_through();
+        self.own_readers.read(move |connection| read::backlog(connection, &request, suspect_through)).await
+    }
+
     fn look_ahead(&self, until: Timestamp) -> bool {
         let looks = self.memory.lock().look_ahead(until);
         if looks {
@@ -274,7 +253,7 @@ impl Store for SqliteStore {
     async fn claim(&self, claims: &[Claim], now: Timestamp) -> Result<Vec<Claimed>, StoreError> {
         // What could not be written down must not be sent: after a restart it would be sent again.
         if self.failing.load(Ordering::Relaxed) {
-            self.ping().await?;
+            self.command(Command::Ping).await?;
         } else if self.permits.is_closed() {
             return Err(StoreError::Closed);
         }
@@ -442,8 +421,21 @@ impl Store for SqliteStore {
         self.command(|reply| Command::Forget(keys, before, reply)).await
     }
 
+    async fn prune(&self, retention: &Arc<Retention>, now: Timestamp) -> Result<Pruned, StoreError> {
+        self.prune_step(retention, now).await
+    }
+
+    async fn compact(&self) -> Result<Compacted, StoreError> {
+        self.compact_step().await
+    }
+
     async fn ping(&self) -> Result<(), StoreError> {
+        self.damage.refuse()?;
         self.command(Command::Ping).await
+    }
+
+    fn is_running(&self) -> bool {
+        !self.permits.is_closed()
     }
 
     async fn close(&self) {
@@ -491,7 +483,8 @@ impl SqliteStore {
             self.command(|reply| Command::Mark(suspects, now, reply)).await?;
         }
         let keys: Vec<DeliveryKey> = claims.iter().map(|claim| claim.key).collect();
-        self.own_readers.read(move |connection| read::payloads(connection, &keys)).await
+        let damage = Arc::clone(&self.damage);
+        self.own_readers.read(move |connection| read::payloads(connection, &damage, &keys)).await
     }
 }
 

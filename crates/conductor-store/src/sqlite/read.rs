@@ -4,11 +4,12 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use conductor_core::store::{BATCH_MAX, DeliveryStory, Filter, Page, Queued, Story, Summary};
+use conductor_core::store::{BATCH_MAX, Backlog, BacklogRequest, DeliveryStory, Filter, Page, Queued, Story, Summary};
 use conductor_core::{ChannelId, DeliveryKey, Notification, NotificationId, Status, StoreError, TenantId, Timestamp};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row};
 use tokio::sync::Semaphore;
 
+use super::damage::{Damage, is_damage};
 use super::memory::{Memory, Scan};
 use super::rows;
 use super::write::{self, Waiting};
@@ -19,6 +20,9 @@ use super::writer::store_error;
 const READERS: usize = 4;
 /// The most rows that one page looks at before it ends, however few have fitted.
 const LOOK_MAX: usize = 20_000;
+/// The most rows that one look for a channel's backlog goes through. A channel that has more waiting than is kept in
+/// memory goes through all that waits once while it is taken in, so much at a time, and then waits for its next turn.
+const BACKLOG_LOOK_MAX: usize = 4_000;
 /// A page ends when its notifications are larger than this in all, however few they are.
 const PAGE_MAX_BYTES: usize = 1024 * 1024;
 /// A clock that was put back makes ids that are later than what they were accepted at; a list with an upper bound of
@@ -30,11 +34,13 @@ pub(crate) struct Readers {
     path: PathBuf,
     idle: Mutex<Vec<Connection>>,
     permits: Arc<Semaphore>,
+    damage: Arc<Damage>,
 }
 
 impl Readers {
-    pub(crate) fn new(path: &Path) -> Self {
-        Self { path: path.to_owned(), idle: Mutex::default(), permits: Arc::new(Semaphore::new(READERS)) }
+    pub(crate) fn new(path: &Path, damage: &Arc<Damage>) -> Self {
+        let permits = Arc::new(Semaphore::new(READERS));
+        Self { path: path.to_owned(), idle: Mutex::default(), permits, damage: Arc::clone(damage) }
     }
 
     /// Runs a read on a thread that may block.
@@ -50,7 +56,7 @@ impl Readers {
                 Some(connection) => connection,
                 None => open(&readers.path)?,
             };
-            let result = work(&connection);
+            let result = work(&connection).inspect_err(|error| readers.damage.note(error));
             let mut idle = readers.idle.lock().unwrap_or_else(PoisonError::into_inner);
             if !readers.permits.is_closed() {
                 idle.push(connection);
@@ -99,23 +105,70 @@ pub(crate) fn scan(connection: &Connection, scan: Scan, limit: usize) -> rusqlit
     Ok((found, at_end))
 }
 
-/// Deliveries with their notifications; none for each that waits no more or is held.
+/// What follows of one channel. Looks at no more than [`BACKLOG_LOOK_MAX`] rows, whosever they are.
+pub(crate) fn backlog(
+    connection: &Connection,
+    request: &BacklogRequest,
+    suspect_through: Option<DeliveryKey>,
+) -> rusqlite::Result<Backlog> {
+    let sql = format!(
+        "SELECT {}, held FROM pending WHERE (notification, ordinal) > (?1, ?2) ORDER BY notification, ordinal LIMIT ?3",
+        rows::QUEUED_COLUMNS
+    );
+    let (id, ordinal) = match request.after {
+        Some(key) => (*key.notification.bytes(), i64::from(key.ordinal)),
+        None => ([0; 16], -1),
+    };
+    let mut statement = connection.prepare_cached(&sql)?;
+    let mut following = statement.query((id, ordinal, rows::count(BACKLOG_LOOK_MAX)))?;
+    let (mut found, mut looked_at, mut through) = (Vec::new(), 0, request.after);
+    while found.len() < request.limit
+        && let Some(row) = following.next()?
+    {
+        (looked_at, through) = (looked_at + 1, Some(rows::key(row)?));
+        let of_channel = row.get_ref(3)?.as_blob()? == request.channel.bytes();
+        if !of_channel || row.get(8)? {
+            continue;
+        }
+        let queued = rows::queued(row, suspect_through)?;
+        if request.priority.is_none_or(|priority| priority == queued.priority) {
+            found.push(queued);
+        }
+    }
+    let at_end = looked_at < BACKLOG_LOOK_MAX && found.len() < request.limit;
+    Ok(Backlog { found, through: through.filter(|_| !at_end) })
+}
+
+/// Deliveries with their notifications; none for each that waits no more or is held. One that cannot be read is left
+/// out too, and waits for a mended file: it must not hold up the others.
 pub(crate) fn payloads(
     connection: &Connection,
+    damage: &Damage,
     keys: &[DeliveryKey],
 ) -> rusqlite::Result<Vec<Option<(Waiting, Notification)>>> {
     let sql =
         format!("SELECT {} FROM pending WHERE notification = ?1 AND ordinal = ?2 AND held = 0", write::WAITING_COLUMNS);
-    let mut statement = connection.prepare_cached(&sql)?;
+    // One snapshot, so that a delivery's notification is not removed between the two reads.
+    let snapshot = connection.unchecked_transaction()?;
+    let mut statement = snapshot.prepare_cached(&sql)?;
     let mut read = |key: &DeliveryKey| {
         let row = (key.notification.bytes(), key.ordinal);
         let Some(waiting) = statement.query_row(row, write::waiting).optional()? else { return Ok(None) };
-        let notification = write::notification_by_id(connection, key.notification)?;
+        let notification = write::notification_by_id(&snapshot, key.notification)?;
+        if notification.is_none() {
+            damage.met("a delivery waits whose notification is missing");
+        }
         Ok(notification.map(|notification| (waiting, notification)))
     };
-    let damaged = |error: &rusqlite::Error| matches!(error, rusqlite::Error::FromSqlConversionFailure(..));
+    let unreadable = |error: &rusqlite::Error| {
+        use rusqlite::Error::{FromSqlConversionFailure, IntegralValueOutOfRange, InvalidColumnType};
+        let is_odd =
+            matches!(error, FromSqlConversionFailure(..) | IntegralValueOutOfRange(..) | InvalidColumnType(..));
+        is_odd || is_damage(error)
+    };
     let one = |key: &DeliveryKey| match read(key) {
-        Err(error) if damaged(&error) => {
+        Err(error) if unreadable(&error) => {
+            damage.note(&error);
             tracing::error!(notification.id = %key.notification, %error, "A delivery cannot be read; it is left out");
             Ok(None)
         }
@@ -175,6 +228,18 @@ pub(crate) fn old_idempotency(connection: &Connection, before: Timestamp) -> rus
     found.collect()
 }
 
+/// The notifications that the tenants' feed does not have yet.
+pub(crate) fn unfed(
+    connection: &Connection,
+    mark: Option<[u8; 16]>,
+) -> rusqlite::Result<Vec<(TenantId, NotificationId)>> {
+    let mut statement = connection.prepare("SELECT tenant, id FROM notification WHERE id > ?1 ORDER BY id")?;
+    let found = statement.query_map([mark.unwrap_or([0; 16])], |row| {
+        Ok((TenantId::from_bytes(row.get(0)?), NotificationId::from_bytes(row.get(1)?)))
+    })?;
+    found.collect()
+}
+
 /// A notification with all that happened to it.
 pub(crate) fn story(
     connection: &Connection,
@@ -187,6 +252,7 @@ pub(crate) fn story(
     let transaction = connection.unchecked_transaction()?;
     let notification = write::notification_by_id(&transaction, id)?.filter(|n| n.tenant == tenant);
     let Some(notification) = notification else { return Ok(None) };
+    let redacted_at = write::redacted_at(&transaction, id)?;
     let mut deliveries = Vec::new();
     let sql = "SELECT notification, ordinal, channel, target, channel_id, status, provider_id, reason FROM ended \
                WHERE notification = ?1 ORDER BY ordinal";
@@ -225,7 +291,7 @@ pub(crate) fn story(
             attempts: attempts(&transaction, waiting.key)?,
         });
     }
-    Ok(Some(Story { notification, deliveries }))
+    Ok(Some(Story { notification, redacted_at, deliveries }))
 }
 
 fn attempts(connection: &Connection, key: DeliveryKey) -> rusqlite::Result<Vec<conductor_core::Attempt>> {
@@ -264,7 +330,7 @@ pub(crate) fn page(connection: &Connection, memory: &Memory, request: &PageReque
             next = last;
             return Ok(Page { items, next });
         }
-        if request.filter.from.is_some_and(|from| time_of(id) < from.millis()) {
+        if request.filter.from.is_some_and(|from| id.made_at() < from) {
             return Ok(Page { items, next: None });
         }
         last = Some(id);
@@ -277,11 +343,6 @@ pub(crate) fn page(connection: &Connection, memory: &Memory, request: &PageReque
         next = last;
     }
     Ok(Page { items, next })
-}
-
-/// When an id was made, in milliseconds since 1970.
-fn time_of(id: NotificationId) -> i64 {
-    i64::try_from(id.uuid().as_u128() >> 80).unwrap_or(i64::MAX)
 }
 
 /// The ids that may fit, newest first, at most `look`.
@@ -299,7 +360,7 @@ fn candidates(
         (before, bound) => before.or(bound).unwrap_or(NotificationId::from_bytes([0xff; 16])),
     };
     let (sql, with_unfed) = match request.filter.status {
-        Some(status) if status.is_dead_letter() => (
+        status if request.filter.dead_letters || status.is_some_and(Status::is_dead_letter) => (
             "SELECT DISTINCT notification FROM ended WHERE tenant = ?1 AND notification < ?2 \
              AND status IN ('failed', 'expired', 'undelivered') ORDER BY notification DESC LIMIT ?3",
             false,
@@ -338,7 +399,7 @@ fn summary(
 ) -> rusqlite::Result<Option<Summary>> {
     let Some(status) = status(connection, memory, id, request.now)? else { return Ok(None) };
     let filter = &request.filter;
-    if filter.status.is_some_and(|wanted| wanted != status) {
+    if filter.status.is_some_and(|wanted| wanted != status) || (filter.dead_letters && !status.is_dead_letter()) {
         return Ok(None);
     }
     let notification = write::notification_by_id(connection, id)?;
@@ -349,7 +410,9 @@ fn summary(
             && filter.to.is_none_or(|to| n.accepted_at < to)
             && filter.text.as_ref().is_none_or(|text| contains(n, &text.to_lowercase()))
     };
-    Ok(notification.filter(fits).map(|notification| Summary { notification, status }))
+    let Some(notification) = notification.filter(fits) else { return Ok(None) };
+    let redacted_at = write::redacted_at(connection, id)?;
+    Ok(Some(Summary { notification, status, redacted_at }))
 }
 
 /// About how many bytes a notification takes: what a caller decides of it.

@@ -41,7 +41,8 @@ pub(crate) fn time(row: &Row<'_>, column: usize) -> rusqlite::Result<Timestamp> 
     row.get(column).map(Timestamp::from_millis)
 }
 
-fn json<T: DeserializeOwned + Default>(row: &Row<'_>, column: usize) -> rusqlite::Result<T> {
+/// JSON, or the default where there is none.
+pub(crate) fn json<T: DeserializeOwned + Default>(row: &Row<'_>, column: usize) -> rusqlite::Result<T> {
     match row.get_ref(column)?.as_str_or_null()? {
         None => Ok(T::default()),
         Some(text) => serde_json::from_str(text)

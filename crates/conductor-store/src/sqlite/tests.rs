@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use conductor_core::store::Idempotency;
-use conductor_core::{Attempt, ChannelId, Draft, FailureReason, Format, Outcome, Priority, Settlement, Status};
+use conductor_core::{Attempt, ChannelId, Draft, FailureReason, Format, Keep, Outcome, Priority, Settlement, Status};
 use rusqlite::trace::{TraceEvent, TraceEventCodes};
 use tempfile::TempDir;
 
@@ -22,11 +22,18 @@ impl Desk {
     fn new() -> Self {
         let directory = TempDir::new().unwrap();
         let mut connection = Connection::open(directory.path().join(FILE)).unwrap();
-        configure(&connection).unwrap();
-        migrate(&mut connection).unwrap();
+        opening::configure(&connection).unwrap();
+        crate::migrate::migrate(&mut connection).unwrap();
         let (memory, arrived) = (Arc::default(), Arc::default());
         Self {
-            writer: Writer { connection, memory, arrived, fed_through: None, failing: Arc::default() },
+            writer: Writer {
+                connection,
+                memory,
+                arrived,
+                fed_through: None,
+                failing: Arc::default(),
+                damage: Arc::default(),
+            },
             _directory: directory,
         }
     }
@@ -240,6 +247,18 @@ const SCANS: [(&str, &str); 5] = [
     ("WHERE claimed > 0", "a partial index of only the rows that it wants, at the start"),
 ];
 
+/// Removes what had ended by `later`: first its content, then the rest.
+fn tidy_up(desk: &mut Desk, later: Timestamp) {
+    for (whole, content) in [(None, Some(later.since(now()))), (Some(later.since(now())), None)] {
+        let retention = Retention { others: Keep { whole, content }, ..Retention::default() };
+        let far = later.plus(later.since(now()));
+        let candidates = Tidying::default().candidates(&desk.writer.connection, &retention, far).unwrap();
+        assert!(candidates.len() >= 4, "{}", candidates.len());
+        desk.write(|reply| Command::Prune(candidates, far, reply)).unwrap();
+    }
+    desk.write(|reply| Command::Compact(1, reply)).unwrap();
+}
+
 /// Does everything that the engine can once, and tells the statements that it took.
 fn every_statement(desk: &mut Desk) -> BTreeSet<String> {
     static SEEN: std::sync::Mutex<BTreeSet<String>> = std::sync::Mutex::new(BTreeSet::new());
@@ -251,7 +270,7 @@ fn every_statement(desk: &mut Desk) -> BTreeSet<String> {
     desk.writer.connection.trace_v2(TraceEventCodes::SQLITE_TRACE_STMT, Some(remember)).unwrap();
     recover(&mut desk.writer.connection, now()).unwrap();
     recover(&mut desk.writer.connection, now()).unwrap();
-    assert_eq!(unfed(&desk.writer.connection, None).unwrap(), []);
+    assert_eq!(read::unfed(&desk.writer.connection, None).unwrap(), []);
     for number in 1..=6 {
         let idempotency = Some(Idempotency { key: number.to_string(), part: None, fingerprint: [0; 32] });
         let fallback = vec![conductor_core::Fallback {
@@ -288,7 +307,7 @@ fn every_statement(desk: &mut Desk) -> BTreeSet<String> {
     let overdue = read::overdue(connection, &desk.writer.memory, later).unwrap();
     let old = read::old_idempotency(connection, later).unwrap();
     assert_eq!((overdue.len(), old.len()), (4, 6));
-    read::payloads(connection, &keys).unwrap();
+    read::payloads(connection, &Damage::default(), &keys).unwrap();
     desk.writer.memory.lock().begin_scan(None);
     let scan = desk.writer.memory.lock().begin_read().unwrap();
     read::scan(connection, scan, 10).unwrap();
@@ -303,6 +322,7 @@ fn every_statement(desk: &mut Desk) -> BTreeSet<String> {
     desk.write(Command::Ping).unwrap();
     let unfed = desk.writer.memory.lock().unfed.clone();
     write::feed(&mut desk.writer.connection, &unfed).unwrap();
+    tidy_up(desk, later);
     SEEN.lock().unwrap().clone()
 }
 

@@ -11,7 +11,7 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 use super::memory::Memory;
 use super::writer::{Command, Effect};
-use super::{change, rows};
+use super::{change, replays, retention, rows};
 
 /// Does one command within the transaction.
 pub(crate) fn apply(
@@ -47,6 +47,7 @@ pub(crate) fn apply(
             Ok(Effect::Written)
         }
         Command::Change(wish, _) => change::change(transaction, memory, wish),
+        Command::Job(wish, _) => replays::apply(transaction, memory, wish),
         Command::Expire(keys, at, _) => expire(transaction, memory, keys, *at).map(Effect::Expired),
         Command::Forget(keys, before, _) => {
             let sql = "DELETE FROM idempotency WHERE tenant = ?1 AND key = ?2 AND accepted_at < ?3";
@@ -57,6 +58,8 @@ pub(crate) fn apply(
             }
             Ok(Effect::Forgotten(count))
         }
+        Command::Prune(candidates, now, _) => retention::prune(transaction, candidates, *now),
+        Command::Compact(pages, _) => retention::compact(transaction, *pages),
         #[cfg(test)]
         Command::Panic { after, .. } => after.then_some(Ok(Effect::Written)).expect("the test wants it"),
         Command::Ping(_) => {
@@ -171,6 +174,13 @@ pub(crate) fn notification_by_id(
 ) -> rusqlite::Result<Option<Notification>> {
     let sql = format!("SELECT {} FROM notification WHERE id = ?1", rows::NOTIFICATION_COLUMNS);
     connection.prepare_cached(&sql)?.query_row([id.bytes()], rows::notification).optional()
+}
+
+/// When a notification's content was removed, if it was.
+pub(crate) fn redacted_at(connection: &Connection, id: NotificationId) -> rusqlite::Result<Option<Timestamp>> {
+    let sql = "SELECT redacted_at FROM notification WHERE id = ?1";
+    let at = connection.prepare_cached(sql)?.query_row([id.bytes()], |row| row.get::<_, Option<i64>>(0)).optional()?;
+    Ok(at.flatten().map(Timestamp::from_millis))
 }
 
 /// Takes over a `key` and ends the notification that held it, if that still waits.

@@ -7,8 +7,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use conductor_core::replay::ReplayJob;
 use conductor_core::store::{
     Accepted, Expired, Finished, Lease, NewNotification, Progress, Settled, Transition, Unsettled,
 };
@@ -17,7 +18,10 @@ use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot};
 
 use super::change::{Change, Touched};
-use super::memory::Memory;
+use super::damage::Damage;
+use super::memory::{Memory, State};
+use super::replays::JobChange;
+use super::retention::{Candidate, Step};
 use super::write;
 
 /// The most commands that one commit takes.
@@ -39,8 +43,13 @@ pub(crate) enum Command {
     /// Takes that back.
     Unmark(DeliveryKey, Reply<()>),
     Change(Change, Reply<Transition>),
+    Job(JobChange, Reply<Option<ReplayJob>>),
     Expire(Vec<DeliveryKey>, Timestamp, Reply<Vec<Expired>>),
     Forget(Vec<(TenantId, String)>, Timestamp, Reply<usize>),
+    /// Removes these, or their content, as far as there is time.
+    Prune(Vec<Candidate>, Timestamp, Reply<Step>),
+    /// Gives at most so many empty pages back.
+    Compact(usize, Reply<Step>),
     Ping(Reply<()>),
     /// Panics while it is written, or after that.
     #[cfg(test)]
@@ -62,6 +71,7 @@ pub(crate) struct Writer {
     pub(crate) arrived: Arc<Notify>,
     /// See [`Trouble::is_shared`].
     pub(crate) failing: Arc<AtomicBool>,
+    pub(crate) damage: Arc<Damage>,
     /// Every notification up to this one is in the table `feed`.
     pub(crate) fed_through: Option<NotificationId>,
 }
@@ -71,8 +81,10 @@ pub(crate) enum Effect {
     Accepted(Accepted, Option<DeliveryKey>),
     Settled(Settled),
     Changed(Transition, Option<Touched>),
+    Job(Option<Box<ReplayJob>>, Vec<Touched>),
     Expired(Vec<Expired>),
     Forgotten(usize),
+    Tidied(Step),
     Written,
 }
 
@@ -146,7 +158,10 @@ impl Writer {
     /// As [`Writer::try_write`]; a fault of this program in one command is that command's trouble only.
     fn try_safely(&mut self, batch: &[Command]) -> Result<Vec<Effect>, Trouble> {
         match catch_unwind(AssertUnwindSafe(|| self.try_write(batch))) {
-            Ok(written) => written.map_err(|error| Trouble::of(&error)),
+            Ok(written) => written.map_err(|error| {
+                self.damage.note(&error);
+                Trouble::of(&error)
+            }),
             Err(_) => {
                 let error = StoreError::Failed("the store made a mistake; its log says more".to_owned());
                 Err(Trouble { error, is_shared: false })
@@ -160,7 +175,13 @@ impl Writer {
         for command in batch {
             effects.push(write::apply(&transaction, &self.memory, self.fed_through, command)?);
         }
+        let began = Instant::now();
         transaction.commit()?;
+        for effect in &mut effects {
+            if let Effect::Tidied(step) = effect {
+                step.add_commit(began.elapsed());
+            }
+        }
         Ok(effects)
     }
 
@@ -168,21 +189,7 @@ impl Writer {
     fn publish(&self, command: Command, effect: Effect) {
         match (command, effect) {
             (Command::Accept(new, reply), Effect::Accepted(accepted, superseded)) => {
-                let mut memory = self.memory.lock();
-                if let Some(key) = superseded {
-                    memory.ended(key, true);
-                    memory.count_out(new.notification.channel_id);
-                }
-                if matches!(accepted, Accepted::New { .. }) {
-                    let notification = &new.notification;
-                    let at_once = notification.first_due() <= notification.accepted_at;
-                    memory.count_in(notification.channel_id);
-                    memory.arrive(write::first(notification), at_once.then_some(notification));
-                    if Some(notification.id) > self.fed_through {
-                        memory.unfed.push((notification.tenant, notification.id));
-                    }
-                }
-                drop(memory);
+                self.publish_accepted(&new, &accepted, superseded);
                 let _ = reply.send(Ok(accepted));
             }
             (Command::Settle(lease, _, reply), Effect::Settled(settled)) => {
@@ -199,18 +206,16 @@ impl Writer {
             }
             (Command::Change(change, reply), Effect::Changed(transition, touched)) => {
                 if let Some(touched) = touched {
-                    let mut memory = self.memory.lock();
-                    memory.ended(touched.key, true);
-                    if let Some(channel) = touched.ended {
-                        memory.count_out(channel);
-                    }
-                    if let Some(queued) = touched.queued {
-                        memory.count_in(queued.channel);
-                        memory.arrive(queued, None);
-                    }
+                    touch(&mut self.memory.lock(), &touched);
                 }
                 drop(change);
                 let _ = reply.send(Ok(transition));
+            }
+            (Command::Job(_, reply), Effect::Job(job, all)) => {
+                let mut memory = self.memory.lock();
+                all.iter().for_each(|touched| touch(&mut memory, touched));
+                drop(memory);
+                let _ = reply.send(Ok(job.map(|job| *job)));
             }
             (Command::Expire(_, _, reply), Effect::Expired(expired)) => {
                 let mut memory = self.memory.lock();
@@ -222,6 +227,9 @@ impl Writer {
                 let _ = reply.send(Ok(expired));
             }
             (Command::Forget(_, _, reply), Effect::Forgotten(count)) => drop(reply.send(Ok(count))),
+            (Command::Prune(_, _, reply) | Command::Compact(_, reply), Effect::Tidied(step)) => {
+                drop(reply.send(Ok(step)));
+            }
             (
                 Command::Advance(_, _, reply)
                 | Command::Mark(_, _, reply)
@@ -232,6 +240,23 @@ impl Writer {
             #[cfg(test)]
             (Command::Panic { .. }, Effect::Written) => panic!("as the test wants it"),
             _ => unreachable!("apply gives each command its own effect"),
+        }
+    }
+
+    fn publish_accepted(&self, new: &NewNotification, accepted: &Accepted, superseded: Option<DeliveryKey>) {
+        let mut memory = self.memory.lock();
+        if let Some(key) = superseded {
+            memory.ended(key, true);
+            memory.count_out(new.notification.channel_id);
+        }
+        if matches!(accepted, Accepted::New { .. }) {
+            let notification = &new.notification;
+            let at_once = notification.first_due() <= notification.accepted_at;
+            memory.count_in(notification.channel_id);
+            memory.arrive(write::first(notification), at_once.then_some(notification));
+            if Some(notification.id) > self.fed_through {
+                memory.unfed.push((notification.tenant, notification.id));
+            }
         }
     }
 
@@ -248,8 +273,10 @@ impl Writer {
             | Command::Unmark(_, reply)
             | Command::Ping(reply) => drop(reply.send(Err(error))),
             Command::Change(_, reply) => drop(reply.send(Err(error))),
+            Command::Job(_, reply) => drop(reply.send(Err(error))),
             Command::Expire(_, _, reply) => drop(reply.send(Err(error))),
             Command::Forget(_, _, reply) => drop(reply.send(Err(error))),
+            Command::Prune(_, _, reply) | Command::Compact(_, reply) => drop(reply.send(Err(error))),
             #[cfg(test)]
             Command::Panic { reply, .. } => drop(reply.send(Err(error))),
         }
@@ -271,7 +298,10 @@ impl Writer {
                 self.fed_through = self.fed_through.max(fed_through);
                 self.memory.lock().unfed.clear();
             }
-            Err(error) => tracing::warn!(%error, "The lists' index could not be written; it is tried again"),
+            Err(error) => {
+                self.damage.note(&error);
+                tracing::warn!(%error, "The lists' index could not be written; it is tried again");
+            }
         }
     }
 
@@ -284,6 +314,18 @@ impl Writer {
         if let Err(error) = closed {
             tracing::warn!(%error, "The store could not be closed cleanly; the next start recovers it");
         }
+    }
+}
+
+/// Makes known in memory what a change did to `pending`.
+fn touch(memory: &mut State, touched: &Touched) {
+    memory.ended(touched.key, true);
+    if let Some(channel) = touched.ended {
+        memory.count_out(channel);
+    }
+    if let Some(queued) = touched.queued {
+        memory.count_in(queued.channel);
+        memory.arrive(queued, None);
     }
 }
 

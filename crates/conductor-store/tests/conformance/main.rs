@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "these are tests")]
 
+mod backlog;
 mod changes;
 mod concurrency;
 mod harness;
@@ -12,7 +13,10 @@ mod lists;
 mod model;
 mod progress;
 mod recovery;
+mod replays;
+mod retention;
 mod sqlite;
+mod tidying;
 
 /// Runs each case on each engine, as `engine::theme::case`.
 macro_rules! conformance {
@@ -28,6 +32,9 @@ macro_rules! conformance {
                         what_expired_takes_no_fallback, what_happened_to_a_delivery_is_told_in_its_story,
                         the_status_follows_the_clock, a_claim_of_many_answers_each_in_order,
                         a_closed_store_says_so;
+                    backlog: a_channels_backlog_is_found_in_parts_and_in_order,
+                        a_part_of_a_backlog_is_bounded_also_where_nothing_is_found,
+                        what_is_held_or_over_is_no_backlog, a_backlog_that_saw_a_process_die_is_suspect;
                     changes: a_waiting_notification_is_taken_back, what_is_under_way_or_over_is_not_taken_back,
                         a_held_notification_waits_for_a_person, a_held_notification_goes_on_when_it_is_replayed,
                         a_held_notification_is_redirected, a_held_notification_is_taken_back,
@@ -54,6 +61,11 @@ macro_rules! conformance {
                         a_suspect_that_is_not_due_is_not_blamed, a_held_suspect_is_not_blamed,
                         a_stop_after_a_crash_ends_the_suspicion, fallbacks_and_retries_survive_a_crash,
                         a_crash_at_the_very_start_leaves_a_good_store;
+                    replays: a_step_queues_and_moves_on_together,
+                        a_job_takes_each_once_though_it_fails_again_and_nothing_newer,
+                        a_job_keeps_its_filter_and_its_way, held_ones_go_on_in_a_step,
+                        a_canceled_job_queues_nothing_more, a_tenant_has_its_own_jobs_and_only_a_few,
+                        old_jobs_are_forgotten_and_running_ones_are_not, a_step_that_is_too_large_is_not_taken;
                     progress: an_attempt_goes_on_with_the_part_that_failed,
                         a_process_that_dies_between_parts_has_written_how_far_it_came,
                         a_released_attempt_keeps_the_parts_that_were_sent,
@@ -65,6 +77,13 @@ macro_rules! conformance {
                     concurrency: all_that_was_acknowledged_is_there_after_a_crash, a_race_for_one_delivery_has_one_winner,
                         a_race_between_cancel_and_claim_has_one_winner, a_stop_under_load_loses_nothing,
                         a_dropped_claim_leases_nothing;
+                    retention: what_has_ended_long_ago_is_removed, what_waits_or_is_held_stays_however_old_it_is,
+                        the_age_counts_from_the_end_of_the_last_delivery, content_goes_before_the_rest,
+                        a_redacted_dead_letter_is_not_replayed, what_is_tried_again_in_time_stays,
+                        each_tenant_has_its_own_rule, a_clock_that_was_wrong_removes_nothing_too_early,
+                        a_request_whose_notification_is_gone_is_new_again,
+                        a_list_is_read_while_what_is_old_is_removed,
+                        a_crash_in_the_middle_of_a_round_leaves_a_good_store;
                     model: random_operations_agree_with_a_simple_model;
                 );
             }

@@ -13,6 +13,7 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use crate::api::error::{ApiError, Detail};
+use crate::api::replays::ReplayItem;
 use crate::api::words::{BreakerWord, FormatWord, HealthWord, OutcomeWord, PriorityWord, ReasonWord, StatusWord};
 use crate::registry::flow::Breaker;
 use crate::registry::{LiveChannel, Tenant};
@@ -129,6 +130,10 @@ pub(crate) struct NotificationItem {
     /// Given up after this time.
     #[schema(value_type = String, format = DateTime)]
     expires_at: Timestamp,
+    /// When message, title, data, targets and the providers' words were removed; left out where they were not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime, nullable = false)]
+    redacted_at: Option<Timestamp>,
 }
 
 /// Where a notification goes when the channel before fails for good.
@@ -151,7 +156,7 @@ fn is_text(format: &Format) -> bool {
 }
 
 impl NotificationItem {
-    fn new(fields: &Draft, status: Status) -> Self {
+    fn new(fields: &Draft, status: Status, redacted_at: Option<Timestamp>) -> Self {
         let fallback =
             |Fallback { channel, channel_id, target_id }: Fallback| FallbackItem { channel, channel_id, target_id };
         Self {
@@ -172,13 +177,14 @@ impl NotificationItem {
             send_at: fields.send_at,
             status,
             expires_at: fields.expires_at,
+            redacted_at,
         }
     }
 }
 
 impl From<&Summary> for NotificationItem {
     fn from(summary: &Summary) -> Self {
-        Self::new(&summary.notification, summary.status)
+        Self::new(&summary.notification, summary.status, summary.redacted_at)
     }
 }
 
@@ -208,8 +214,8 @@ impl NotificationAnswer {
     /// The story of one of this tenant's notifications.
     pub(crate) fn new(tenant: &Tenant, story: &Story) -> Self {
         Self {
-            notification: NotificationItem::new(&story.notification, story.status()),
-            deliveries: story.deliveries.iter().map(|delivery| DeliveryItem::new(tenant, delivery)).collect(),
+            notification: NotificationItem::new(&story.notification, story.status(), story.redacted_at),
+            deliveries: story.deliveries.iter().map(|delivery| DeliveryItem::new(tenant, story, delivery)).collect(),
         }
     }
 }
@@ -247,8 +253,10 @@ pub(crate) struct DeliveryItem {
 }
 
 impl DeliveryItem {
-    fn new(tenant: &Tenant, delivery: &DeliveryStory) -> Self {
-        let default = || tenant.channel(delivery.channel_id)?.target.clone();
+    fn new(tenant: &Tenant, story: &Story, delivery: &DeliveryStory) -> Self {
+        // Without its content nobody knows whether it had a target of its own.
+        let is_whole = story.redacted_at.is_none();
+        let default = || tenant.channel(delivery.channel_id)?.target.clone().filter(|_| is_whole);
         Self {
             id: delivery.key.id(),
             channel: delivery.channel.clone(),
@@ -356,21 +364,25 @@ impl From<ApiError> for BatchResult {
     }
 }
 
-/// What a bulk retry found and did.
-#[derive(Serialize, ToSchema, Default, Debug, PartialEq, Eq)]
-pub(crate) struct BulkAnswer {
-    /// How many fit the filter, as far as was looked.
+/// What a dry run found.
+#[derive(Serialize, ToSchema, Default)]
+pub(crate) struct BulkCount {
+    /// How many fit, as far as was looked.
     pub(crate) matched: usize,
-    /// How many were queued again. Left out in a dry run.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    pub(crate) retried: Option<usize>,
-    /// How many had left the status in the meantime. Left out in a dry run.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    pub(crate) skipped: Option<usize>,
-    /// Whether there may be more: the same call again goes on with them.
+    /// Whether there may be more than were counted.
     pub(crate) more: bool,
+}
+
+/// What a dry run found, or the bulk retry that was begun.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+pub(crate) enum BulkAnswer {
+    /// Of a dry run.
+    #[schema(title = "DryRun")]
+    Counted(BulkCount),
+    /// It was begun.
+    #[schema(title = "Begun")]
+    Begun(ReplayItem),
 }
 
 /// A tenant's channels.

@@ -2,37 +2,40 @@
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::HeaderMap;
-use conductor_core::store::{BATCH_MAX, Filter, Redirect, Summary, Transition};
-use conductor_core::{Problems, Status, StoreError, Timestamp};
-use futures_util::future::join_all;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use conductor_core::replay::{RUNNING_MAX, ReplayJob};
+use conductor_core::store::{BATCH_MAX, Filter};
+use conductor_core::{Problems, ReplayId, Status, StoreError, Timestamp};
 use serde_json::Value;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::accept::{DEFAULT_EXPIRY, Route};
+use crate::accept::Route;
 use crate::api::Api;
-use crate::api::answers::BulkAnswer;
+use crate::api::answers::{BulkAnswer, BulkCount};
 use crate::api::body::{self, SINGLE_MAX_BYTES};
 use crate::api::caller::Caller;
 use crate::api::document::BulkRefusal;
-use crate::api::error::ApiError;
+use crate::api::error::{ApiError, ErrorKind};
 use crate::api::notifications::read_filter;
+use crate::api::prefer::{self, Wait};
 use crate::api::reader::Reader;
+use crate::api::replays::ReplayItem;
 use crate::api::send::RouteRequest;
 use crate::api::transitions::{TARGET_RULE, redirect, target_is_allowed};
 use crate::api::words::StatusWord;
 use crate::config::parse_duration;
 
-/// The most that one call queues again.
-const REPLAY_MAX: usize = 10_000;
-/// The most parts of the list that one call looks through for one status.
-const PAGES_MAX: usize = 1_000;
+/// How long the answer waits for the end where the caller does not say.
+const END_WAIT: Duration = Duration::from_secs(2);
+/// How long a dry run counts.
+const COUNT_TIME: Duration = Duration::from_secs(10);
 /// The slowest rate: one in a day.
 const PER_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -91,14 +94,22 @@ struct Wish {
 
 /// Try many notifications again
 ///
-/// Up to 10,000 at a call; `more` says whether to call again. Each gets a fresh expiry.
+/// What fits is queued again little by little, each with a fresh expiry. The answer waits two seconds for the end, or as
+/// long as `Prefer` says. Four may run at once.
 #[utoipa::path(
     post, path = "/notifications/retry", tag = "Dead letters", operation_id = "retryNotifications",
+    params(
+        ("Prefer" = Option<String>, Header,
+            description = "`wait=N`: answer when it has ended, after N seconds at the latest (30 at most).",
+            example = "wait=10"),
+    ),
     request_body(content = Option<BulkRequest>, content_type = "application/json",
         description = "All dead letters where it is left out."),
     responses(
-        (status = 200, description = "What was found and queued again.", body = BulkAnswer,
-            example = json!({ "matched": 12, "retried": 12, "skipped": 0, "more": false })),
+        (status = 200, description = "All that fit were queued again, or, with `dryRun`, counted.", body = BulkAnswer,
+            headers(("Preference-Applied" = String, description = "`wait=N`"))),
+        (status = 202, description = "It goes on: ask for its progress.", body = ReplayItem,
+            headers(("Location" = String, description = "Where its progress is."))),
         BulkRefusal
     ),
     security(("tenantKey" = []))
@@ -108,90 +119,74 @@ pub(crate) async fn retry_many(
     caller: Caller,
     headers: HeaderMap,
     body: Body,
-) -> Result<Json<BulkAnswer>, ApiError> {
+) -> Result<Response, ApiError> {
     let value = match body::read_optional(&headers, body, SINGLE_MAX_BYTES).await? {
         Some(raw) => body::parse(&raw)?,
         None => Value::Object(serde_json::Map::new()),
     };
+    let preference = Wait::of(&headers);
     let wish = read_wish(value, &api, &caller)?;
-    let to = match &wish.route {
-        Some(route) => Some(redirect(&api, &caller, route.clone(), None, "redirect.")?),
-        None => None,
-    };
-    let mut answer = BulkAnswer::default();
-    if !wish.dry_run {
-        (answer.retried, answer.skipped) = (Some(0), Some(0));
+    let redirect = wish.route.map(|route| redirect(&api, &caller, route, None, "redirect.")).transpose()?;
+    if wish.dry_run {
+        let count = count(&api, &caller, &wish.filter).await?;
+        return Ok(Json(BulkAnswer::Counted(count)).into_response());
     }
-    let dead = [Status::Failed, Status::Expired, Status::Undelivered];
-    let asked = wish.filter.status;
-    for status in asked.as_slice().iter().chain(dead.iter().filter(|_| asked.is_none())) {
-        let filter = Filter { status: Some(*status), ..wish.filter.clone() };
-        look_through(&api, &caller, &filter, &wish, to.as_ref(), &mut answer).await?;
-    }
-    tracing::info!(
-        tenant.id = %caller.tenant.id,
-        matched = answer.matched,
-        retried = answer.retried.unwrap_or_default(),
-        "Dead letters were asked for again"
-    );
-    Ok(Json(answer))
-}
-
-async fn look_through(
-    api: &Api,
-    caller: &Caller,
-    filter: &Filter,
-    wish: &Wish,
-    to: Option<&Redirect>,
-    answer: &mut BulkAnswer,
-) -> Result<(), ApiError> {
-    let mut before = None;
-    for _ in 0..PAGES_MAX {
-        let room = REPLAY_MAX - answer.matched;
-        if room == 0 {
+    let now = api.app.clock.now();
+    let id = ReplayId::new(api.app.ids.next(now).uuid());
+    let job = ReplayJob::new(id, caller.tenant.id, now, wish.filter);
+    let mut ends = api.app.replays.ends();
+    let begun = api.app.store.begin_replay(ReplayJob { redirect, interval: wish.interval, ..job }).await?;
+    let mut job = begun.ok_or_else(too_many)?;
+    tracing::info!(replay.id = %id, tenant.id = %caller.tenant.id, "Bulk retry begun");
+    api.app.replays.tell_begin();
+    let end = tokio::time::sleep(preference.map_or(END_WAIT, Wait::duration));
+    tokio::pin!(end);
+    while job.ended_at.is_none() {
+        let is_over = tokio::select! {
+            _ = ends.changed() => false,
+            () = &mut end => true,
+            () = api.app.stop.cancelled() => true,
+        };
+        job = api.app.store.replay_job(caller.tenant.id, id).await?.unwrap_or(job);
+        if is_over {
             break;
         }
-        let page = api.app.store.notifications(caller.tenant.id, filter, room.min(BATCH_MAX), before).await?;
-        let first = answer.matched;
+    }
+    let item = ReplayItem::from(&job);
+    let mut response = if job.ended_at.is_some() {
+        Json(BulkAnswer::Begun(item)).into_response()
+    } else {
+        let location = [(header::LOCATION, format!("/notifications/retry/{id}"))];
+        (StatusCode::ACCEPTED, location, Json(item)).into_response()
+    };
+    if let Some(preference) = preference {
+        response.headers_mut().insert(prefer::APPLIED, preference.applied());
+    }
+    Ok(response)
+}
+
+fn too_many() -> ApiError {
+    let error = format!(
+        "This tenant has {RUNNING_MAX} bulk retries that have not ended. Wait for one of them, or cancel it: \
+         GET /notifications/retry lists them."
+    );
+    ApiError::new(ErrorKind::RetriesRunning, error)
+}
+
+async fn count(api: &Api, caller: &Caller, filter: &Filter) -> Result<BulkCount, StoreError> {
+    let began = Instant::now();
+    let mut answer = BulkCount::default();
+    let mut before = None;
+    while began.elapsed() < COUNT_TIME {
+        let page = api.app.store.notifications(caller.tenant.id, filter, BATCH_MAX, before).await?;
         answer.matched += page.items.len();
-        if !wish.dry_run {
-            replay_all(api, caller, &page.items, wish.interval, first, to, answer).await?;
-        }
         before = page.next;
         if before.is_none() {
-            return Ok(());
+            return Ok(answer);
         }
     }
     answer.more = true;
-    Ok(())
-}
-
-/// Queues a page again, all at once, so that the store writes it with few commits.
-async fn replay_all(
-    api: &Api,
-    caller: &Caller,
-    items: &[Summary],
-    interval: Duration,
-    first: usize,
-    to: Option<&Redirect>,
-    answer: &mut BulkAnswer,
-) -> Result<(), StoreError> {
-    let now = api.app.clock.now();
-    let replays = items.iter().enumerate().map(|(index, item)| {
-        let place = u32::try_from(first + index).unwrap_or(u32::MAX);
-        let due = now.plus(interval.saturating_mul(place));
-        let through = to.map_or(item.notification.channel_id, |to| to.channel_id);
-        let expires_after = caller.tenant.channel(through).map_or(DEFAULT_EXPIRY, |channel| channel.expires_after);
-        api.app.store.replay(caller.tenant.id, item.notification.id, to.cloned(), due, due.plus(expires_after))
-    });
-    for transition in join_all(replays).await {
-        let count = match transition? {
-            Transition::Done(_) => &mut answer.retried,
-            Transition::NotFound | Transition::WrongStatus(_) => &mut answer.skipped,
-        };
-        *count = count.map(|count| count + 1);
-    }
-    Ok(())
+    Ok(answer)
 }
 
 fn read_wish(value: Value, api: &Api, caller: &Caller) -> Result<Wish, ApiError> {
@@ -199,7 +194,8 @@ fn read_wish(value: Value, api: &Api, caller: &Caller) -> Result<Wish, ApiError>
     let Some(mut reader) = Reader::new(value, "body", String::new(), &mut problems) else {
         return Err(ApiError::invalid(problems));
     };
-    let filter = read_filter(&mut reader, api, caller);
+    let mut filter = read_filter(&mut reader, api, caller);
+    filter.dead_letters = filter.status.is_none();
     if let Some(status) = filter.status.filter(|status| !status.is_dead_letter() && *status != Status::Held) {
         reader.problem("status", format!("is \"{status}\"; allowed: failed, expired, undelivered, held"));
     }

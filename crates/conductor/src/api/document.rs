@@ -82,11 +82,11 @@ refusals! {
     BatchRefusal: MalformedJson, Invalid, MissingKey, WrongKey, Timeout, InFlight, TooLarge, MediaType, KeyReused,
         RateLimited, Internal, Unavailable;
     /// What `POST /notifications/retry` can answer.
-    BulkRefusal: MalformedJson, Invalid, MissingKey, WrongKey, Timeout, TooLarge, MediaType, RateLimited, Internal,
-        Unavailable;
-    /// What `POST /notifications/{id}/retry` can answer.
-    RetryRefusal: MalformedJson, Invalid, MissingKey, WrongKey, NotFound, Timeout, WrongStatus, TooLarge, MediaType,
+    BulkRefusal: MalformedJson, Invalid, MissingKey, WrongKey, Timeout, RetriesRunning, TooLarge, MediaType,
         RateLimited, Internal, Unavailable;
+    /// What `POST /notifications/{id}/retry` can answer.
+    RetryRefusal: MalformedJson, Invalid, MissingKey, WrongKey, NotFound, Timeout, WrongStatus, Redacted, TooLarge,
+        MediaType, RateLimited, Internal, Unavailable;
     /// What a change of a notification's status can answer.
     ChangeRefusal: MissingKey, WrongKey, NotFound, WrongStatus, RateLimited, Internal, Unavailable;
     /// What `/metrics` can answer.

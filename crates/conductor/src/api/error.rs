@@ -43,8 +43,12 @@ kinds! {
         "The header `Allow` lists the methods of this address.";
     Timeout = "request-timeout", REQUEST_TIMEOUT, "Request timeout", "The body did not arrive in time.";
     WrongStatus = "wrong-status", CONFLICT, "Not possible now", "The notification's present status does not allow it.";
+    Redacted = "redacted", CONFLICT, "Content removed",
+        "The notification's content was removed after the time that the tenant has set, so there is nothing left to send.";
     InFlight = "in-flight", CONFLICT, "Still in flight",
         "A request with this `Idempotency-Key` is being accepted at this moment.";
+    RetriesRunning = "retries-running", CONFLICT, "Bulk retries running",
+        "As many bulk retries of this tenant run as may at once.";
     TooLarge = "too-large", PAYLOAD_TOO_LARGE, "Body too large", "The body is larger than this call takes.";
     MediaType = "media-type", UNSUPPORTED_MEDIA_TYPE, "Unsupported media type",
         "`Content-Type` is not `application/json`.";

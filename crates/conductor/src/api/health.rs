@@ -7,7 +7,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::IntoResponse;
-use conductor_core::Timestamp;
+use conductor_core::{StoreError, Timestamp};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -82,10 +82,13 @@ pub(crate) async fn health(State(api): State<Arc<Api>>) -> Json<HealthAnswer> {
 /// For orchestrators: restart it when this fails.
 #[utoipa::path(
     get, path = "/livez", tag = "Server", operation_id = "live",
-    responses((status = 200, description = "It lives.", body = HealthAnswer), AnyRefusal)
+    responses((status = 200, description = "It lives.", body = HealthAnswer), StoreRefusal)
 )]
-pub(crate) async fn live(State(api): State<Arc<Api>>) -> Json<HealthAnswer> {
-    ok(&api)
+pub(crate) async fn live(State(api): State<Arc<Api>>) -> Result<Json<HealthAnswer>, ApiError> {
+    if !api.app.store.is_running() {
+        return Err(StoreError::Closed.into());
+    }
+    Ok(ok(&api))
 }
 
 /// Whether it can accept notifications

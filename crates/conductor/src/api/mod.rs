@@ -25,11 +25,13 @@ mod docs;
 mod document;
 mod error;
 mod health;
+mod hops;
 mod idempotency;
 mod notifications;
 mod observe;
 mod prefer;
 mod reader;
+mod replays;
 mod send;
 mod transitions;
 mod words;
@@ -66,7 +68,9 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
     OpenApiRouter::with_openapi(document::ApiDocument::openapi())
         .routes(routes!(send::send, notifications::list))
         .routes(routes!(send::send_batch))
-        .routes(routes!(bulk::retry_many))
+        .routes(routes!(bulk::retry_many, replays::list))
+        .routes(routes!(replays::get))
+        .routes(routes!(replays::cancel))
         .routes(routes!(notifications::get))
         .routes(routes!(transitions::retry))
         .routes(routes!(transitions::cancel))

@@ -117,7 +117,7 @@ pub(crate) fn read_filter(reader: &mut Reader<'_>, api: &Api, caller: &Caller) -
     let kind = |name: String| {
         caller.tenant.channel_of_type(api.app.plugins, &name).map(|live| live.kind.to_owned()).unwrap_or(name)
     };
-    Filter { status, channel: channel.map(kind), channel_id, from, to, text }
+    Filter { status, dead_letters: false, channel: channel.map(kind), channel_id, from, to, text }
 }
 
 fn cursor(id: NotificationId) -> String {

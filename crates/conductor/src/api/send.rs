@@ -25,7 +25,7 @@ use crate::api::error::{ApiError, ErrorKind};
 use crate::api::prefer::{self, Wait};
 use crate::api::reader::Reader;
 use crate::api::words::{FormatWord, PriorityWord};
-use crate::api::{Api, idempotency};
+use crate::api::{Api, hops, idempotency};
 use crate::outcomes;
 
 /// Says that the answer is that of an earlier request with the same `Idempotency-Key`.
@@ -112,6 +112,9 @@ pub(crate) struct BatchRequest {
         ("Prefer" = Option<String>, Header,
             description = "`wait=N`: answer when the outcome is known, after N seconds at the latest (30 at most).",
             example = "wait=10"),
+        ("Conductor-Hops" = Option<u32>, Header,
+            description = "Stands in what a webhook channel sends. 1 or more is refused: the request was caused by a \
+                notification of Conductor itself."),
     ),
     request_body(content = NotificationRequest, content_type = "application/json"),
     responses(
@@ -131,6 +134,7 @@ pub(crate) async fn send(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
+    hops::refuse_own(&headers)?;
     let raw = body::read(&headers, body, SINGLE_MAX_BYTES).await?;
     let idempotency = idempotency::of(&headers, "POST /notifications", &raw)?;
     let preference = Wait::of(&headers);
@@ -314,9 +318,14 @@ fn read_request(reader: &mut Reader<'_>) -> SendRequest {
 /// Each is accepted or refused on its own; the results stand in the order of the request.
 #[utoipa::path(
     post, path = "/notifications/batch", tag = "Notifications", operation_id = "sendBatch",
-    params(("Idempotency-Key" = Option<String>, Header,
-        description = "1 to 255 visible characters, bare or quoted; kept for 24 hours for each notification of \
-            the batch.")),
+    params(
+        ("Idempotency-Key" = Option<String>, Header,
+            description = "1 to 255 visible characters, bare or quoted; kept for 24 hours for each notification of \
+                the batch."),
+        ("Conductor-Hops" = Option<u32>, Header,
+            description = "Stands in what a webhook channel sends. 1 or more is refused: the request was caused by a \
+                notification of Conductor itself."),
+    ),
     request_body(content = BatchRequest, content_type = "application/json"),
     responses(
         (status = 207, description = "What became of each.", body = BatchAnswer,
@@ -334,6 +343,7 @@ pub(crate) async fn send_batch(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
+    hops::refuse_own(&headers)?;
     let raw = body::read(&headers, body, BATCH_MAX_BYTES).await?;
     let idempotency = idempotency::of(&headers, "POST /notifications/batch", &raw)?;
     let flight = enter(&api, &caller, idempotency.as_ref())?;

@@ -153,6 +153,10 @@ fn check(transition: Transition, wish: &str) -> Result<Status, ApiError> {
             let error = format!("The notification is {status} and cannot be {wish}.");
             Err(ApiError::new(ErrorKind::WrongStatus, error).with_member("notificationStatus", status.as_str()))
         }
+        Transition::Redacted(at) => {
+            let error = format!("The notification's content was removed at {at}, so there is nothing left to send.");
+            Err(ApiError::new(ErrorKind::Redacted, error).with_member("redactedAt", at.to_string()))
+        }
     }
 }
 
@@ -164,6 +168,9 @@ mod tests {
     fn a_refused_change_says_the_status() {
         let (status, error, _) = check(Transition::WrongStatus(Status::Sent), "canceled").unwrap_err().into_item();
         assert_eq!((status, error.as_str()), (409, "The notification is sent and cannot be canceled."));
+        let at = conductor_core::Timestamp::from_millis(1_705_314_600_000);
+        let (status, error, _) = check(Transition::Redacted(at), "tried again").unwrap_err().into_item();
+        assert!(status == 409 && error.contains("2024-01-15T10:30:00.000Z"), "{status} {error}");
         assert_eq!(check(Transition::NotFound, "").unwrap_err().status().as_u16(), 404);
     }
 

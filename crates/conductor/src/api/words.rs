@@ -49,6 +49,8 @@ words! {
     /// `breaker`
     BreakerWord = "Breaker", "The circuit breaker: `open` lets nothing through, `halfOpen` one attempt as a probe.",
         vec!["closed", "open", "halfOpen"];
+    /// A bulk retry's `status`
+    ReplayWord = "BulkRetryStatus", "Whether a bulk retry goes on.", vec!["running", "done", "canceled"];
 }
 
 /// One fault in a request.

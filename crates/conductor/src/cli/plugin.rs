@@ -2,6 +2,7 @@
 
 use clap::{Args, Subcommand};
 use conductor_channels::{Plugin, Setting};
+use conductor_core::TextLimit;
 use serde_json::{Value, json};
 
 use super::{Ended, Failure, Session, start};
@@ -47,6 +48,10 @@ pub(super) fn run(command: &Command, settings: &Settings, session: &mut Session<
     for plugin in session.plugins {
         let state = if is_enabled(plugin) { "enabled" } else { "not enabled" };
         writeln!(session.out, "{} ({state}): {}", plugin.kind, plugin.about)?;
+        if let Some(TextLimit { max, unit }) = plugin.limits.text {
+            let unit = unit.as_str();
+            writeln!(session.out, "  A message has {max} {unit} at most; a longer text goes out in parts.")?;
+        }
         for setting in plugin.settings {
             writeln!(session.out, "  {} ({}): {}", setting.name, qualities(setting), setting.about)?;
         }
@@ -68,6 +73,8 @@ fn as_json(plugin: &Plugin, is_enabled: bool) -> Value {
         json!({ "name": setting.name, "option": setting.camel_case(), "required": setting.required,
             "secret": setting.secret, "about": setting.about })
     };
+    let text = plugin.limits.text.map(|limit| json!({ "max": limit.max, "unit": limit.unit.as_str() }));
     json!({ "name": plugin.kind, "aliases": plugin.aliases, "about": plugin.about, "enabled": is_enabled,
+        "limits": { "text": text, "rich": plugin.limits.rich },
         "settings": plugin.settings.iter().map(setting).collect::<Vec<_>>() })
 }

@@ -5,10 +5,11 @@ use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::sync::Arc;
 
 use clap::Args;
-use conductor_store::{MigrateError, OpenError};
+use conductor_store::{MigrateError, OpenError, SqliteStore};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{Ended, Failure, Session, start};
+use crate::config::first_run;
 use crate::config::settings::Settings;
 use crate::server::limits::Limits;
 use crate::server::{Options, Server, StartError};
@@ -41,6 +42,10 @@ async fn serve(settings: &Settings, session: &mut Session<'_>) -> Result<Ended, 
     let listener = listen(&settings.host, settings.port)?;
     let port = listener.local_addr().map_or(settings.port, |address| address.port());
     let metrics_listener = settings.metrics_addr.map(listen_for_metrics).transpose()?;
+    // The store next: beside one that cannot be used, nothing is made either.
+    if first_run::is_needed(&settings.config_dir)? {
+        SqliteStore::probe(&settings.data_dir).map_err(|error| not_started(&error.into(), settings))?;
+    }
     let first = start::make_missing(settings, session)?;
     let url = settings.local_url(port);
     write!(session.out, "{}", start::found(&first, settings))?;
@@ -167,6 +172,10 @@ fn not_started(error: &StartError, settings: &Settings) -> Failure {
         }
         StartError::Store(OpenError::Migrate(_, MigrateError::Newer { .. })) => {
             "start the newer version of Conductor again, or put a backup from before it in the store's place"
+        }
+        StartError::Store(OpenError::Damaged(..)) => {
+            "put the last backup in its place, with no -wal and -shm file beside it; or save what can be read with the \
+             command .recover of SQLite's shell, into a new file that then takes its place"
         }
         StartError::Store(_) => "put the last backup in its place, or move the file away to begin with an empty store",
         StartError::Channel(_) => "mend the channel's settings; `conductor channel test` tries one",

@@ -45,7 +45,8 @@ pub fn load(settings: &Settings, session: &mut Session<'_>) -> Result<Configurat
     let environment = session.environment(settings);
     let loaded = config::load(&settings.config_dir, &environment, session.plugins);
     match loaded {
-        Ok((configuration, report)) => {
+        Ok((mut configuration, report)) => {
+            configuration.keep.whole = settings.retention;
             write!(session.out, "{}", overview(&configuration, session.plugins))?;
             if !report.is_empty() {
                 writeln!(session.out, "\n{report}")?;

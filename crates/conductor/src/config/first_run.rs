@@ -90,6 +90,14 @@ pub fn new_id(now: Timestamp) -> Result<Uuid, RandomError> {
     Ok(uuid::Builder::from_unix_timestamp_millis(now.millis().unsigned_abs(), &bytes).into_uuid())
 }
 
+/// Whether [`ensure`] has something to make.
+///
+/// # Errors
+/// One of the files that are there cannot be read.
+pub fn is_needed(config_dir: &Path) -> Result<bool, FirstRunError> {
+    Ok(Found::in_folder(config_dir)?.is_some_and(|found| !found.is_complete()))
+}
+
 /// Makes what is missing of the folders and files. `is_set` tells whether a variable is set already, wherever.
 ///
 /// Where one of the files that are there cannot be understood, nothing is made: the validation that follows tells what

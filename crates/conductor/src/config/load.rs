@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use conductor_channels::Plugin;
+use conductor_core::Keep;
+use conductor_core::retention::KEPT;
 use serde_json::Value;
 
 use super::channels::References;
@@ -60,7 +62,8 @@ pub fn load(
             Some(channels::read(&document, &entries, shape, &references, environment, &mut report))
         });
         let Tenants { list: tenants, .. } = tenants?;
-        Some(Configuration { tenants, channels: channels?, plugins: enabled?, admin_key })
+        let keep = Keep { whole: Some(KEPT), content: None };
+        Some(Configuration { tenants, channels: channels?, plugins: enabled?, admin_key, keep })
     });
     report.sort();
     match configuration {

@@ -25,7 +25,7 @@ mod visible;
 
 pub use environment::{Environment, Lookup};
 pub use load::load;
-pub use model::{CallbackConfig, ChannelConfig, CommonOptions, Configuration, TenantConfig};
+pub use model::{CallbackConfig, ChannelConfig, CommonOptions, Configuration, Lasting, TenantConfig};
 pub use report::{Fault, Place, Position, Report, Severity};
 pub use schema::CALLBACK_EVENTS;
 pub use tenants::{ADMIN_KEY_VARIABLE, KEY_MIN_CHARS, KEY_MIN_DISTINCT, NEXT_SUFFIX};

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use conductor_channels::Plugin;
-use conductor_core::{ChannelId, OnUnknown, Rate, Secret, TenantId};
+use conductor_core::{ChannelId, Keep, OnUnknown, Rate, Secret, TenantId};
 use ipnet::IpNet;
 use serde_json::{Map, Value};
 use url::Url;
@@ -18,6 +18,8 @@ pub struct Configuration {
     pub plugins: Vec<Plugin>,
     /// `CONDUCTOR_ADMIN_KEY`, where it is set.
     pub admin_key: Option<Secret>,
+    /// How long ended notifications are kept of tenants that do not say. The files do not: `RETENTION` does.
+    pub keep: Keep,
 }
 
 /// A customer of this server.
@@ -38,6 +40,29 @@ pub struct TenantConfig {
     pub queued: Option<u64>,
     /// `callbacks`
     pub callbacks: Vec<CallbackConfig>,
+    /// `retention`: how long ended notifications are kept; none means as `RETENTION` says.
+    pub retention: Option<Lasting>,
+    /// `redactAfter`: how long their content is kept; none means as long as the rest.
+    pub redact_after: Option<Duration>,
+}
+
+/// How long something is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lasting {
+    /// For so long.
+    For(Duration),
+    /// `forever`
+    Forever,
+}
+
+impl Lasting {
+    /// How long; none means for ever.
+    pub fn duration(self) -> Option<Duration> {
+        match self {
+            Self::For(duration) => Some(duration),
+            Self::Forever => None,
+        }
+    }
 }
 
 /// Where a tenant wants to hear of state changes.

@@ -135,6 +135,14 @@ pub(super) fn tenant() -> Value {
                 },
                 "additionalProperties": false
             },
+            "retention": {
+                "$ref": "#/$defs/lasting",
+                "description": "How long ended notifications are kept, 1h to 3650d, or forever. Without it, as RETENTION says."
+            },
+            "redactAfter": {
+                "$ref": "#/$defs/duration",
+                "description": "How long their content is kept, 1h to 3650d. Without it, as long as the rest."
+            },
             "callbacks": {
                 "type": "array", "maxItems": CALLBACKS_MAX, "items": callback(),
                 "description": "Where the tenant hears of state changes, signed by Standard Webhooks."
@@ -295,6 +303,10 @@ fn definitions() -> Map<String, Value> {
         "duration": {
             "type": "string", "title": "a duration such as 500ms, 30s, 5m, 24h or 7d",
             "pattern": "^[0-9]{1,12}(ms|s|m|h|d)$"
+        },
+        "lasting": {
+            "type": "string", "title": "a duration such as 12h, 30d or 365d, or forever",
+            "pattern": "^([0-9]{1,12}(ms|s|m|h|d)|forever)$"
         },
         "url": {
             "type": "string", "format": "uri", "title": "an address such as https://example.com/path",

@@ -2,10 +2,15 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
+use conductor_core::retention::KEPT;
 use tracing_subscriber::EnvFilter;
 use url::Url;
+
+use super::model::Lasting;
+use super::values::{self, parse_lasting};
 
 /// The port where neither `--port` nor `PORT` says another.
 pub const DEFAULT_PORT: u16 = 3333;
@@ -46,6 +51,9 @@ pub struct ProcessArguments {
     /// Where providers reach this server, such as https://conductor.example
     #[arg(long, env = "PUBLIC_URL", global = true, value_name = "URL")]
     pub public_url: Option<String>,
+    /// How long ended notifications are kept: a duration from 1h on, or forever [default: 30d]
+    #[arg(long, env = "RETENTION", global = true, value_name = "TIME")]
+    pub retention: Option<String>,
 }
 
 /// The process settings, checked.
@@ -65,6 +73,8 @@ pub struct Settings {
     pub metrics_addr: Option<SocketAddr>,
     /// `PUBLIC_URL`
     pub public_url: Option<Url>,
+    /// `RETENTION`: how long ended notifications are kept; none means for ever.
+    pub retention: Option<Duration>,
 }
 
 /// What is logged, and how.
@@ -108,6 +118,7 @@ impl ProcessArguments {
             logs: LogSettings { filter: self.filter()?, as_json: given(&self.log_format).map_or(Ok(false), is_json)? },
             metrics_addr: given(&self.metrics_addr).map(metrics_addr).transpose()?,
             public_url: given(&self.public_url).map(public_url).transpose()?,
+            retention: given(&self.retention).map_or(Ok(Some(KEPT)), retention)?,
         })
     }
 
@@ -234,6 +245,18 @@ fn public_url(text: &str) -> Result<Url, SettingError> {
     })
 }
 
+fn retention(text: &str) -> Result<Option<Duration>, SettingError> {
+    let in_range = |lasting: &Lasting| lasting.duration().is_none_or(|duration| values::KEPT.contains(&duration));
+    let lasting = parse_lasting(&text.to_ascii_lowercase()).filter(in_range);
+    lasting.map(Lasting::duration).ok_or_else(|| SettingError {
+        flag: "--retention",
+        variable: "RETENTION",
+        found: text.to_owned(),
+        expected: "a duration from 1h to 3650d, or forever",
+        help: "write for example RETENTION=90d",
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -275,6 +298,10 @@ mod tests {
             (ProcessArguments { log_format: text("xml"), ..none() }, "LOG_FORMAT"),
             (ProcessArguments { metrics_addr: text("9090"), ..none() }, "METRICS_ADDR"),
             (ProcessArguments { public_url: text("conductor.example"), ..none() }, "PUBLIC_URL"),
+            (ProcessArguments { retention: text("30"), ..none() }, "RETENTION"),
+            (ProcessArguments { retention: text("59m"), ..none() }, "RETENTION"),
+            (ProcessArguments { retention: text("3651d"), ..none() }, "RETENTION"),
+            (ProcessArguments { retention: text("never"), ..none() }, "RETENTION"),
         ];
         for (arguments, variable) in table {
             let error = arguments.resolve().expect_err(variable);
@@ -282,6 +309,16 @@ mod tests {
             let shown = error.to_string();
             assert!(shown.contains(error.flag) && shown.contains("expected:") && shown.contains("help:"), "{shown}");
         }
+    }
+
+    #[test]
+    fn what_has_ended_is_kept_for_a_month_unless_told_otherwise() {
+        let kept = |value| {
+            let arguments = ProcessArguments { retention: text(value), ..Default::default() };
+            arguments.resolve().expect("a good time").retention
+        };
+        let hours = |hours: u64| Some(Duration::from_secs(hours * 3_600));
+        assert_eq!([kept(""), kept("1h"), kept("90d"), kept("Forever")], [hours(720), hours(1), hours(2_160), None]);
     }
 
     #[test]

@@ -9,10 +9,10 @@ use serde_json::Value;
 
 use super::document::Document;
 use super::environment::{Environment, Lookup};
-use super::model::{CallbackConfig, TenantConfig};
+use super::model::{CallbackConfig, Lasting, TenantConfig};
 use super::report::{Fault, Report};
 use super::shape::{Shape, report_misfits};
-use super::values::Reader;
+use super::values::{KEPT, Reader};
 use super::variables::{self, NotHeld};
 use super::visible::is_variable_name;
 
@@ -62,6 +62,7 @@ pub(super) fn read(
         let limits = entry.get("rateLimit").unwrap_or(&Value::Null);
         let requests = reader.rate(limits, &format!("{pointer}/rateLimit"), "requests");
         let callbacks = read_callbacks(&mut reader, pointer, entry, environment);
+        let (retention, redact_after) = read_retention(&mut reader, pointer, entry);
         let text = |name: &str| entry.get(name).and_then(Value::as_str).map(str::to_owned);
         if let (Some(id), Some(name), Some(key_variable)) = (id, text("name"), text("authKeyEnvVar")) {
             tenants.list.push(TenantConfig {
@@ -77,6 +78,8 @@ pub(super) fn read(
                 requests,
                 queued: limits.get("queued").and_then(Value::as_u64),
                 callbacks,
+                retention,
+                redact_after,
             });
         }
     }
@@ -219,6 +222,25 @@ pub(super) fn admin_key(environment: &Environment, report: &mut Report) -> Optio
         }
         Lookup::Missing => None,
     }
+}
+
+/// How long the tenant's notifications are kept, and their content.
+fn read_retention(
+    reader: &mut Reader<'_, '_>,
+    pointer: &str,
+    entry: &Value,
+) -> (Option<Lasting>, Option<std::time::Duration>) {
+    let retention = reader.lasting(entry, pointer, "retention");
+    let redact_after = reader.duration(entry, pointer, "redactAfter", &KEPT);
+    if let (Some(Lasting::For(whole)), Some(content)) = (retention, redact_after)
+        && content >= whole
+    {
+        let place = format!("{pointer}/redactAfter");
+        let found = "the content would be kept as long as the whole, so that it is never removed on its own";
+        let fault = reader.document.error(&place, found).as_warning().expected("less than `retention`");
+        reader.report.add(fault.help("shorten `redactAfter`, or leave it out"));
+    }
+    (retention, redact_after)
 }
 
 fn read_callbacks(

@@ -7,11 +7,13 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use conductor_core::Rate;
+use conductor_core::retention::{KEPT_MAX, KEPT_MIN};
 use ipnet::IpNet;
 use serde_json::Value;
 use url::Url;
 
 use super::document::Document;
+use super::model::Lasting;
 use super::report::Report;
 
 const DAY: u64 = 24 * 60 * 60;
@@ -22,6 +24,10 @@ pub(super) const TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=
 pub(super) const EXPIRES_AFTER: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(365 * DAY);
 /// How late a text may be before it says so.
 pub(super) const DELAY_NOTE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(365 * DAY);
+/// How long ended notifications, or their content, may be kept.
+pub(super) const KEPT: RangeInclusive<Duration> = KEPT_MIN..=KEPT_MAX;
+/// Instead of a duration.
+const FOREVER: &str = "forever";
 /// The time that a rate may count for.
 const RATE_PER: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(30 * DAY);
 
@@ -38,6 +44,11 @@ pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
         "d" => number.checked_mul(DAY).map(Duration::from_secs),
         _ => None,
     }
+}
+
+/// Reads how long ended notifications are kept: a duration such as `30d`, or `forever`.
+pub(super) fn parse_lasting(text: &str) -> Option<Lasting> {
+    if text == FOREVER { Some(Lasting::Forever) } else { parse_duration(text).map(Lasting::For) }
 }
 
 /// Writes a duration in the largest unit that shows it whole.
@@ -71,6 +82,14 @@ impl Reader<'_, '_> {
         let expected = format!("{} to {}", format_duration(*range.start()), format_duration(*range.end()));
         self.report.add_first(self.document.error(&format!("{pointer}/{name}"), found).expected(expected));
         None
+    }
+
+    /// How long the member says that something is kept, if it is there and within the range.
+    pub(super) fn lasting(&mut self, object: &Value, pointer: &str, name: &str) -> Option<Lasting> {
+        match parse_lasting(object.get(name)?.as_str()?)? {
+            Lasting::Forever => Some(Lasting::Forever),
+            Lasting::For(_) => self.duration(object, pointer, name, &KEPT).map(Lasting::For),
+        }
     }
 
     /// The member's rate, if it is there.

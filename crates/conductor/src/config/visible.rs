@@ -46,7 +46,7 @@ struct OwnOptions(Vec<String>);
 impl Members<'_> {
     fn rule(self, name: &str) -> Rule<'static> {
         match (self, name) {
-            (Self::Tenant, "id" | "name" | "weight")
+            (Self::Tenant, "id" | "name" | "weight" | "retention" | "redactAfter")
             | (Self::RateLimit, "queued")
             | (Self::Rate, "per" | "limit" | "burst")
             | (Self::Callback, "events" | "allowNetworks")

@@ -16,6 +16,12 @@ const OPEN_FIRST: Duration = Duration::from_secs(1);
 /// And at the most.
 const OPEN_MAX: Duration = Duration::from_secs(60);
 
+/// A stopped channel is asked whether it works after so long at first, and after twice as long each further time:
+/// providers ban an address that keeps coming with a wrong token.
+const ASK_FIRST: Duration = Duration::from_secs(60);
+/// And so long at the most.
+const ASK_MAX: Duration = Duration::from_secs(60 * 60);
+
 /// The clock was put back if it goes back by so much; less is two readings that have overtaken one another.
 pub(crate) const CLOCK_STEP: Duration = Duration::from_secs(1);
 
@@ -40,6 +46,10 @@ pub(crate) struct Gate {
     on_pace_at: i64,
     paused_until: Option<Timestamp>,
     stopped: bool,
+    /// How long it is left alone when it is stopped.
+    ask_after: Duration,
+    /// How many were told in a row that they are too fast.
+    limited: u32,
     failures: u32,
     breaker: Breaker,
     opened_until: Timestamp,
@@ -62,6 +72,8 @@ impl Gate {
             on_pace_at: 0,
             paused_until: None,
             stopped: false,
+            ask_after: ASK_FIRST,
+            limited: 0,
             failures: 0,
             breaker: Breaker::Closed,
             opened_until: Timestamp::ZERO,
@@ -142,15 +154,22 @@ impl Gate {
         // What began before the breaker opened says nothing of the probe.
         let probed = self.probing && began >= self.probe_began;
         self.probing &= !probed;
+        if self.stopped {
+            // It began before the credentials were refused.
+            return;
+        }
         match result {
             // The provider answered: it works, whatever it thinks of this message.
             Ok(()) | Err(SendErrorKind::Rejected | SendErrorKind::Permanent) => {
                 self.failures = 0;
                 self.breaker = Breaker::Closed;
                 self.open_for = OPEN_FIRST;
+                self.ask_after = ASK_FIRST;
+                self.limited = 0;
                 self.set_health(Health::Up, now);
             }
             Err(SendErrorKind::RateLimited { scope, .. }) => {
+                self.limited = self.limited.saturating_add(1);
                 if scope == Scope::Channel {
                     self.paused_until = self.paused_until.max(Some(retry_at));
                 }
@@ -172,6 +191,32 @@ impl Gate {
                 }
             }
         }
+    }
+
+    /// How long from now a stopped channel is left alone before it is asked whether it works, which is longer each time.
+    pub(crate) fn next_ask(&mut self) -> Duration {
+        let after = self.ask_after;
+        self.ask_after = (after * 2).min(ASK_MAX);
+        after
+    }
+
+    /// A stopped channel was asked, and said that it works: one attempt goes through at first.
+    pub(crate) fn go_on(&mut self, now: Timestamp) {
+        self.follow(now);
+        self.stopped = false;
+        self.failures = 0;
+        (self.breaker, self.probing, self.open_for) = (Breaker::HalfOpen, false, OPEN_FIRST);
+        self.set_health(Health::Up, now);
+    }
+
+    /// Whether others have been sent since one was told that it is too fast.
+    pub(crate) fn others_pass(&self) -> bool {
+        self.limited == 0
+    }
+
+    /// How many attempts are under way.
+    pub(crate) fn under_way(&self) -> u32 {
+        self.under_way
     }
 
     /// What is worth showing.
@@ -316,6 +361,37 @@ mod tests {
         assert_eq!(gate.admits(at(1_000_000)), Admission::Closed);
         assert!(gate.is_stopped());
         assert_eq!(gate.state().health, Health::Down { reason: "bad token".into() });
+    }
+
+    #[test]
+    fn a_stopped_channel_stays_stopped_whatever_began_before() {
+        let mut gate = Gate::new(9, None);
+        gate.enter(NOW);
+        gate.enter(NOW);
+        gate.leave(Err(SendErrorKind::Unauthorized), "bad token", NOW, NOW, at(5));
+        gate.leave(Ok(()), "", NOW, NOW, at(6));
+        assert_eq!(gate.admits(at(7)), Admission::Closed);
+        assert_eq!((gate.state().health, gate.under_way()), (Health::Down { reason: "bad token".into() }, 0));
+    }
+
+    #[test]
+    fn a_stopped_channel_is_asked_after_a_minute_and_ever_more_rarely() {
+        let mut gate = Gate::new(9, None);
+        gate.enter(NOW);
+        gate.leave(Err(SendErrorKind::Unauthorized), "bad token", NOW, NOW, NOW);
+        let minutes: Vec<u64> = (0..8).map(|_| gate.next_ask().as_secs() / 60).collect();
+        assert_eq!(minutes, [1, 2, 4, 8, 16, 32, 60, 60]);
+        gate.go_on(at(10));
+        assert_eq!((gate.state().health, gate.state().breaker), (Health::Up, Breaker::HalfOpen));
+        assert_eq!(gate.admits(at(10)), Admission::Now);
+        gate.enter(at(10));
+        assert_eq!(gate.admits(at(10)), Admission::Closed, "one goes first");
+        gate.leave(Err(SendErrorKind::Unauthorized), "bad token", NOW, at(10), at(11));
+        assert_eq!(gate.next_ask(), ASK_MAX, "it was not mended");
+        gate.go_on(at(20));
+        gate.enter(at(20));
+        gate.leave(Ok(()), "", NOW, at(20), at(21));
+        assert_eq!((gate.admits(at(21)), gate.next_ask()), (Admission::Now, ASK_FIRST));
     }
 
     #[test]

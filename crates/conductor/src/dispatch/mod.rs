@@ -2,32 +2,38 @@
 //!
 //! The schedule holds hints about what may be due; the store decides, by giving a lease or not.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use conductor_core::retry::rate_limit_pause;
-use conductor_core::store::{BATCH_MAX, Claim, Claimed, Lease, Queued};
-use conductor_core::{FailureReason, Scope, SendErrorKind, Settlement, Timestamp};
+use conductor_core::store::{BATCH_MAX, BacklogRequest, Claim, Claimed, Lease, Queued};
+use conductor_core::{DeliveryKey, FailureReason, Health, Scope, SendErrorKind, Settlement, Timestamp};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::app::App;
+use entry::{Entry, Limited};
 use gate::Gate;
-use schedule::{Entry, Lane, Schedule};
+use schedule::{Lane, Schedule};
+use share::UnderWayMax;
 
 mod attempt;
 mod content;
+mod entry;
 mod gate;
+mod question;
 mod report;
 mod schedule;
+mod share;
+mod shelf;
 
-/// The most attempts under way at once, over all channels.
-const UNDER_WAY_MAX: usize = 4_096;
 /// The most that is claimed in one go.
 const CLAIM_MAX: usize = 128;
-/// The most deliveries that the schedule holds; beyond it they stay in the store until there is room.
-const SCHEDULED_MAX: usize = 2_000_000;
+/// A delivery that its provider tells to wait again and again, though others pass, waits longer than it was told, but
+/// not for that reason longer than this.
+const STRETCHED_MAX: Duration = Duration::from_secs(10 * 60);
 /// What is due within this time is held in memory; the store is asked for more when half of it has passed.
 const LOOK_AHEAD: Duration = Duration::from_secs(10 * 60);
 /// The loop looks at the clock at least so often: it may have been changed.
@@ -50,12 +56,17 @@ enum Event {
     },
     /// What became of it is written, or the store is closed: a kept lane may go on.
     Settled { entry: Entry, next: Option<Queued>, keeps_lane: bool },
+    /// A stopped channel was asked whether it works.
+    Answered { place: u32, health: Health },
 }
 
 struct Dispatcher {
     app: Arc<App>,
     schedule: Schedule,
     under_way: usize,
+    under_way_max: UnderWayMax,
+    /// Those under way that were told to wait once more, and until when they do.
+    limited: HashMap<DeliveryKey, (Limited, Timestamp)>,
     /// What is due later, and was never tried, is left to the store.
     horizon: Timestamp,
     tracker: TaskTracker,
@@ -64,10 +75,18 @@ struct Dispatcher {
 
 /// Delivers what is due until `stop`; then waits for nothing: the attempts under way are `tracker`'s.
 pub async fn run(app: Arc<App>, tracker: TaskTracker, stop: CancellationToken) {
-    // Bounded by the attempts under way: each sends two events.
+    // Bounded by the attempts under way and the channels that are asked: each sends two events at the most.
     let (events, mut received) = mpsc::unbounded_channel();
-    let mut dispatcher =
-        Dispatcher { app, schedule: Schedule::default(), under_way: 0, horizon: Timestamp::ZERO, tracker, events };
+    let mut dispatcher = Dispatcher {
+        app,
+        schedule: Schedule::default(),
+        under_way: 0,
+        under_way_max: UnderWayMax::of_this_process(),
+        limited: HashMap::new(),
+        horizon: Timestamp::ZERO,
+        tracker,
+        events,
+    };
     while !stop.is_cancelled() {
         let busy = dispatcher.step().await;
         while let Ok(event) = received.try_recv() {
@@ -96,11 +115,15 @@ impl Dispatcher {
     /// Takes in what has arrived and begins what may begin. Returns whether there may be more to do at once.
     async fn step(&mut self) -> bool {
         self.look_ahead();
-        let took_in = if self.schedule.len() < SCHEDULED_MAX { self.take_in().await } else { 0 };
+        let took_in = self.take_in().await;
+        let filled = self.fill().await;
         let now = self.app.clock.now();
         self.schedule.ring(now);
+        for place in self.schedule.take_to_ask() {
+            self.ask(place, now);
+        }
         let begun = self.begin(now).await;
-        took_in == BATCH_MAX || begun == CLAIM_MAX
+        took_in == BATCH_MAX || filled || begun == CLAIM_MAX
     }
 
     fn look_ahead(&mut self) {
@@ -122,7 +145,9 @@ impl Dispatcher {
             Ok(arrived) => {
                 let now = self.app.clock.now();
                 for queued in &arrived {
-                    self.insert(queued, now);
+                    if let Some(place) = self.place_of(queued) {
+                        self.schedule.arrive(place, queued, now);
+                    }
                 }
                 arrived.len()
             }
@@ -134,9 +159,31 @@ impl Dispatcher {
         }
     }
 
-    fn insert(&mut self, queued: &Queued, now: Timestamp) {
-        if !queued.tried && queued.due > self.horizon {
-            return;
+    /// Takes in a part of what one channel had too much of, if one has run low. Returns whether there may be more.
+    async fn fill(&mut self) -> bool {
+        let Some(hungry) = self.schedule.hungry() else { return false };
+        let after = hungry.rest.after;
+        let request = BacklogRequest { channel: hungry.channel, priority: hungry.priority, after, limit: BATCH_MAX };
+        match self.app.store.backlog(request).await {
+            Ok(mut part) => {
+                let horizon = self.horizon;
+                part.found.retain(|queued| is_near(queued, horizon));
+                self.schedule.feed(&hungry, &part.found, part.through, self.app.clock.now());
+                true
+            }
+            Err(error) => {
+                tracing::error!(%error, "A channel's backlog could not be read from the store; it is tried again");
+                self.schedule.still_hungry(&hungry);
+                tokio::time::sleep(STORE_PAUSE).await;
+                false
+            }
+        }
+    }
+
+    /// The place of a delivery's channel, unless the store will hand it over again when its time comes near.
+    fn place_of(&mut self, queued: &Queued) -> Option<u32> {
+        if !is_near(queued, self.horizon) {
+            return None;
         }
         let registry = self.app.registry();
         let describe = || {
@@ -147,17 +194,16 @@ impl Dispatcher {
                 None => (Gate::new(1, None), false, weight),
             }
         };
-        let place = self.schedule.channel_place(queued.tenant, queued.channel, describe);
-        self.schedule.insert(place, queued, now);
+        Some(self.schedule.channel_place(queued.tenant, queued.channel, describe))
     }
 
     /// Claims what may go now and begins the attempts. Returns how many were picked.
     async fn begin(&mut self, now: Timestamp) -> usize {
-        let room = UNDER_WAY_MAX.saturating_sub(self.under_way).min(CLAIM_MAX);
         let mut picked = Vec::new();
-        while picked.len() < room
-            && let Some(entry) = self.schedule.pick(now)
-        {
+        while picked.len() < CLAIM_MAX {
+            let share = self.under_way_max.share(self.under_way + picked.len(), self.schedule.share());
+            self.schedule.set_share(share);
+            let Some(entry) = self.schedule.pick(now) else { break };
             picked.push(entry);
         }
         if picked.is_empty() {
@@ -190,7 +236,9 @@ impl Dispatcher {
                 self.tracker.spawn(attempt(app, entry, *lease, events));
             }
             Claimed::NotDue(queued) => {
-                self.insert(&queued, now);
+                if is_near(&queued, self.horizon) {
+                    self.schedule.insert(entry.channel(), &queued, entry.limited, now);
+                }
                 self.give_back(entry, now);
             }
             Claimed::Gone => self.give_back(entry, now),
@@ -213,35 +261,63 @@ impl Dispatcher {
                 }
             }
             Event::Tried { entry, result: Some(result), sends, reason, began, at, keeps_lane } => {
-                let pause = pause_of(&result, at);
-                let place = entry.channel();
-                let gate = &mut self.schedule.channel(place).gate;
+                let lane = self.lane_after(&entry, &result, at);
+                let gate = &mut self.schedule.channel(entry.channel()).gate;
                 gate.charge(sends.saturating_sub(1));
-                gate.leave(result, &reason, pause.unwrap_or(at), began, at);
-                let (state, stopped) = (gate.state(), gate.is_stopped());
-                self.tell(place, state, stopped);
+                let was_stopped = gate.is_stopped();
+                gate.leave(result, &reason, pause_of(&result, at).unwrap_or(at), began, at);
+                if gate.is_stopped() && !was_stopped {
+                    let after = gate.next_ask();
+                    self.schedule.ask_at(entry.channel(), now.plus(after));
+                }
+                self.tell(entry.channel());
                 if !keeps_lane {
-                    let of_lane = matches!(result, Err(SendErrorKind::RateLimited { scope: Scope::Lane, .. }));
-                    let lane = pause.filter(|_| of_lane).map_or(Lane::Free, Lane::FreeAt);
                     self.schedule.left(entry, lane, now);
                 }
             }
             Event::Settled { entry, next, keeps_lane } => {
                 self.under_way -= 1;
-                if let Some(next) = next {
-                    self.insert(&next, now);
+                let (limited, until) = self.limited.remove(&entry.key).unwrap_or_default();
+                match next {
+                    Some(next) if next.key == entry.key => {
+                        let next = Queued { due: next.due.max(until), ..next };
+                        self.schedule.insert(entry.channel(), &next, limited, now);
+                    }
+                    // A fallback: it has come anew, to another channel.
+                    Some(next) => {
+                        if let Some(place) = self.place_of(&next) {
+                            self.schedule.arrive(place, &next, now);
+                        }
+                    }
+                    None => {}
                 }
                 if keeps_lane {
                     self.schedule.left(entry, Lane::Free, now);
                 }
             }
+            Event::Answered { place, health } => self.answered(place, &health, now),
         }
     }
 
+    /// How a lane goes on after an attempt. A delivery that was told to wait keeps its place in it at first; the next
+    /// time it lets the others pass, and where they do, each time has it wait longer.
+    fn lane_after(&mut self, entry: &Entry, result: &Result<(), SendErrorKind>, at: Timestamp) -> Lane {
+        let Err(SendErrorKind::RateLimited { scope, retry_after }) = *result else { return Lane::Free };
+        let others_pass = self.schedule.channel(entry.channel()).gate.others_pass();
+        let limited = entry.limited.again(others_pass && scope == Scope::Channel);
+        let pause = rate_limit_pause(retry_after);
+        let stretched = (pause * limited.stretch()).min(STRETCHED_MAX).max(pause);
+        self.limited.insert(entry.key, (limited, at.plus(stretched)));
+        if scope == Scope::Lane || !limited.makes_way() { Lane::FreeAt(at.plus(pause)) } else { Lane::Free }
+    }
+
     /// Shows a channel's state, and logs when it changes for better or worse.
-    fn tell(&self, place: u32, state: crate::registry::flow::State, stopped: bool) {
+    fn tell(&mut self, place: u32) {
+        let id = self.schedule.channel_id(place);
+        let gate = &self.schedule.channel(place).gate;
+        let (state, stopped) = (gate.state(), gate.is_stopped());
         let registry = self.app.registry();
-        let Some(channel) = registry.channel(self.schedule.channel_id(place)) else { return };
+        let Some(channel) = registry.channel(id) else { return };
         let before = channel.flow.state();
         if before == state {
             return;
@@ -251,6 +327,11 @@ impl Dispatcher {
         }
         channel.flow.update(|shown| *shown = state);
     }
+}
+
+/// Whether it is held in memory: not what its caller wants to be sent much later.
+fn is_near(queued: &Queued, horizon: Timestamp) -> bool {
+    queued.tried || queued.due <= horizon
 }
 
 /// How long a rate-limited channel or lane is left alone.

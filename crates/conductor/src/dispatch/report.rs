@@ -1,5 +1,7 @@
 //! What the log tells of deliveries and channels. Never a body, a target or a secret.
 
+use std::time::Duration;
+
 use conductor_core::store::{Finished, Lease};
 use conductor_core::{Health, Settlement};
 
@@ -38,7 +40,8 @@ pub(super) fn health(channel: &LiveChannel, before: &Health, now: &Health, stopp
         (_, Health::Down { reason }) if stopped => tracing::error!(
             channel.id = %channel.id, channel.name = %channel.name, channel.kind = channel.kind, reason,
             "The provider refuses this channel: it is stopped. Its deliveries wait until the configuration is mended \
-             and the server is started again",
+             and the server is started again, or until the provider, which is asked from time to time, says that the \
+             channel works",
         ),
         (_, Health::Down { reason }) => tracing::warn!(
             channel.id = %channel.id, channel.name = %channel.name, channel.kind = channel.kind, reason,
@@ -50,4 +53,17 @@ pub(super) fn health(channel: &LiveChannel, before: &Health, now: &Health, stopp
         ),
         _ => {}
     }
+}
+
+/// A stopped channel was asked whether it works, and does not, or does not know.
+pub(super) fn still_stopped(channel: &LiveChannel, health: &Health, next: Duration) {
+    let detail = match health {
+        Health::Down { reason } => reason,
+        Health::Up | Health::Unknown => "it does not say whether it works",
+    };
+    tracing::warn!(
+        channel.id = %channel.id, channel.name = %channel.name, channel.kind = channel.kind, detail,
+        next_seconds = next.as_secs(),
+        "The stopped channel was asked whether it works again, and stays stopped",
+    );
 }

@@ -5,12 +5,14 @@
 //! channel is ordered. A channel that may not send costs nothing until it may again: it is taken out of the turns.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, VecDeque};
 
 use conductor_core::store::Queued;
 use conductor_core::{ChannelId, DeliveryKey, Priority, TenantId, Timestamp};
 
+use super::entry::{Entry, Limited, PlaceInLane, class_of};
 use super::gate::{Admission, CLOCK_STEP, Gate};
+use super::shelf::{Capacity, Rest, Shelf};
 
 /// Every so many picks of a tenant, normal goes before high; and every so many of those, low goes first.
 const NORMAL_FIRST_EVERY: u32 = 8;
@@ -18,16 +20,7 @@ const LOW_FIRST_EVERY: u32 = 64;
 
 /// Priorities as places in arrays: high first.
 const CLASSES: usize = 3;
-
-/// A delivery that waits. Kept small: there may be millions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Entry {
-    pub(crate) key: DeliveryKey,
-    pub(crate) suspect: bool,
-    class: u8,
-    channel: u32,
-    lane: u64,
-}
+const CLASS_PRIORITIES: [Priority; CLASSES] = [Priority::High, Priority::Normal, Priority::Low];
 
 /// Something that is to happen at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,6 +29,8 @@ enum Alarm {
     Due(Entry),
     /// A channel may send again.
     Channel(u32),
+    /// A stopped channel is to be asked whether it works.
+    Ask(u32),
     /// A lane may send again.
     Lane(u32, u64),
 }
@@ -62,16 +57,21 @@ pub(crate) struct ChannelQueue {
     lanes: HashMap<u64, LaneState>,
     /// The alarm that is set for it, if any.
     alarm: Option<Timestamp>,
+    /// It stands in the list of those that have their share under way.
+    crowded: bool,
+    shelves: [Shelf; CLASSES],
 }
 
 #[derive(Default)]
 struct LaneState {
     busy: bool,
+    /// The places of those that waited here and are ready now: what stands behind them waits, ready or not.
+    offered: BTreeSet<PlaceInLane>,
     /// The next alarm that is set for an ordered channel's first, if any. It may ring for nothing, but it is never late.
     alarm: Option<Timestamp>,
     /// What waits behind what is busy: the most urgent first, and of those the oldest. An ordered channel keeps all of
     /// a lane here, with the due times, and only the age counts.
-    parked: BTreeMap<(u8, DeliveryKey), (Entry, Timestamp)>,
+    parked: BTreeMap<PlaceInLane, (Entry, Timestamp)>,
 }
 
 struct TenantTurn {
@@ -83,8 +83,18 @@ struct TenantTurn {
     listed: bool,
 }
 
-/// Everything that waits.
-#[derive(Default)]
+/// A shelf that has run low, and what the store is to be asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Hungry {
+    pub(crate) channel: ChannelId,
+    /// None: of every priority.
+    pub(crate) priority: Option<Priority>,
+    pub(crate) rest: Rest,
+    place: u32,
+    shelf: usize,
+}
+
+/// Everything that waits, or as much of it as there is room for.
 pub(crate) struct Schedule {
     tenants: Vec<TenantTurn>,
     tenant_places: HashMap<TenantId, u32>,
@@ -95,22 +105,45 @@ pub(crate) struct Schedule {
     /// The latest time that it was told.
     seen: Timestamp,
     waiting: usize,
+    capacity: Capacity,
+    /// The shelves that may have to be filled.
+    low: VecDeque<(u32, usize)>,
+    /// Stopped channels that are to be asked now.
+    to_ask: Vec<u32>,
+    /// The most that one channel may have under way now.
+    share: u32,
+    /// Channels that have as much.
+    crowded: Vec<u32>,
 }
 
-impl Entry {
-    /// Where it stands among those that wait for its lane: by age alone where the channel is ordered.
-    fn place_in_lane(&self, ordered: bool) -> (u8, DeliveryKey) {
-        (if ordered { 0 } else { self.class }, self.key)
-    }
-
-    /// Its channel's place in the schedule.
-    pub(crate) fn channel(&self) -> u32 {
-        self.channel
+impl Default for Schedule {
+    fn default() -> Self {
+        Self::with_capacity(Capacity::default())
     }
 }
 
 impl Schedule {
+    /// An empty one that holds so much.
+    pub(crate) fn with_capacity(capacity: Capacity) -> Self {
+        Self {
+            tenants: Vec::new(),
+            tenant_places: HashMap::new(),
+            channels: Vec::new(),
+            channel_places: HashMap::new(),
+            turns: VecDeque::new(),
+            alarms: BinaryHeap::new(),
+            seen: Timestamp::ZERO,
+            waiting: 0,
+            capacity,
+            low: VecDeque::new(),
+            to_ask: Vec::new(),
+            share: u32::MAX,
+            crowded: Vec::new(),
+        }
+    }
+
     /// How many deliveries wait here.
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.waiting
     }
@@ -146,6 +179,8 @@ impl Schedule {
             listed: [false; CLASSES],
             lanes: HashMap::new(),
             alarm: None,
+            crowded: false,
+            shelves: Default::default(),
         });
         let place = place_of(self.channels.len() - 1);
         self.channel_places.insert(channel, place);
@@ -162,25 +197,92 @@ impl Schedule {
         self.channels[place as usize].id
     }
 
-    /// Adds a delivery that waits.
-    pub(crate) fn insert(&mut self, place: u32, queued: &Queued, now: Timestamp) {
-        let class = match queued.priority {
-            Priority::High => 0,
-            Priority::Normal => 1,
-            Priority::Low => 2,
-        };
-        let Queued { key, suspect, lane, due, tried, .. } = *queued;
-        let entry = Entry { key, suspect, class, channel: place, lane };
-        self.waiting += 1;
+    /// A delivery has come that waits. Where there is no room for it, it is left to the store.
+    pub(crate) fn arrive(&mut self, place: u32, queued: &Queued, now: Timestamp) {
+        let room = self.capacity.of_shelf(self.waiting);
+        let channel = &mut self.channels[place as usize];
+        let shelf = channel.shelf_of(class_of(queued.priority));
+        if channel.shelves[shelf].takes(queued.key, room) {
+            self.insert(place, queued, Limited::default(), now);
+        } else {
+            self.list_shelf(place, shelf);
+        }
+    }
+
+    /// Adds a delivery that waits, or waits again, whether there is room for it or not.
+    pub(crate) fn insert(&mut self, place: u32, queued: &Queued, limited: Limited, now: Timestamp) {
+        let Queued { lane, due, tried, .. } = *queued;
+        let entry = Entry::new(place, queued, limited);
+        self.count_in(&entry);
         // What its caller wants to be sent later holds nobody back; what has failed does, where the order counts.
         if self.channels[place as usize].ordered && (tried || due <= now) {
-            let state = self.channels[place as usize].lanes.entry(lane).or_default();
-            state.parked.insert(entry.place_in_lane(true), (entry, due));
+            self.park(entry, due);
             self.offer_ordered(place, lane, now);
         } else if due > now {
+            self.shelf(&entry).count_later();
             self.alarms.push(Reverse((due, Alarm::Due(entry))));
         } else {
             self.make_ready(entry, false);
+        }
+    }
+
+    /// The next shelf that has run low though the store has more.
+    pub(crate) fn hungry(&mut self) -> Option<Hungry> {
+        let room = self.capacity.of_shelf(self.waiting);
+        while let Some((place, shelf)) = self.low.pop_front() {
+            let channel = &mut self.channels[place as usize];
+            channel.shelves[shelf].is_listed = false;
+            if let Some(rest) = channel.shelves[shelf].wants(room) {
+                let priority = (!channel.ordered).then_some(CLASS_PRIORITIES[shelf]);
+                return Some(Hungry { channel: channel.id, priority, rest, place, shelf });
+            }
+        }
+        None
+    }
+
+    /// The store was asked: `found` follows, and it has looked as far as `through`, or to the end.
+    pub(crate) fn feed(&mut self, hungry: &Hungry, found: &[Queued], through: Option<DeliveryKey>, now: Timestamp) {
+        for queued in found {
+            self.insert(hungry.place, queued, Limited::default(), now);
+        }
+        self.channels[hungry.place as usize].shelves[hungry.shelf].filled(through);
+        self.list_shelf(hungry.place, hungry.shelf);
+    }
+
+    /// The store could not be asked: it will be.
+    pub(crate) fn still_hungry(&mut self, hungry: &Hungry) {
+        self.list_shelf(hungry.place, hungry.shelf);
+    }
+
+    /// A stopped channel is to be asked at this time whether it works.
+    pub(crate) fn ask_at(&mut self, place: u32, at: Timestamp) {
+        self.alarms.push(Reverse((at, Alarm::Ask(place))));
+    }
+
+    /// The stopped channels that are to be asked now.
+    pub(crate) fn take_to_ask(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.to_ask)
+    }
+
+    /// A channel that sent nothing may send again.
+    pub(crate) fn go_on(&mut self, place: u32) {
+        self.list(place);
+    }
+
+    /// The most that one channel may have under way now.
+    pub(crate) fn share(&self) -> u32 {
+        self.share
+    }
+
+    /// Sets it. It is at least one.
+    pub(crate) fn set_share(&mut self, share: u32) {
+        let grows = share > self.share;
+        self.share = share;
+        if grows {
+            for place in std::mem::take(&mut self.crowded) {
+                self.channels[place as usize].crowded = false;
+                self.list(place);
+            }
         }
     }
 
@@ -203,6 +305,7 @@ impl Schedule {
                     self.channels[place as usize].alarm = None;
                     self.list(place);
                 }
+                Alarm::Ask(place) => self.to_ask.push(place),
                 Alarm::Lane(place, lane) if self.channels[place as usize].ordered => {
                     if let Some(state) = self.channels[place as usize].lanes.get_mut(&lane) {
                         state.alarm = None;
@@ -225,7 +328,7 @@ impl Schedule {
                         tenant.credit = tenant.weight;
                         self.turns.rotate_left(1);
                     }
-                    self.waiting -= 1;
+                    self.count_out(&entry);
                     return Some(entry);
                 }
                 None => {
@@ -256,11 +359,8 @@ impl Schedule {
 
     /// A pick came to nothing for a reason that passes: as if it had not been taken. Its gate has been told already.
     pub(crate) fn put_back(&mut self, entry: Entry, now: Timestamp) {
-        self.waiting += 1;
-        let channel = &mut self.channels[entry.channel as usize];
-        let place = entry.place_in_lane(channel.ordered);
-        let state = channel.lanes.entry(entry.lane).or_default();
-        state.parked.insert(place, (entry, Timestamp::ZERO));
+        self.count_in(&entry);
+        self.park(entry, Timestamp::ZERO);
         self.left(entry, Lane::Free, now);
     }
 
@@ -275,6 +375,7 @@ impl Schedule {
         self.seen = now;
         let alarms = std::mem::take(&mut self.alarms).into_iter().filter_map(|Reverse((at, alarm))| match alarm {
             Alarm::Channel(_) => None,
+            Alarm::Ask(_) => Some(Reverse((at.minus(back), alarm))),
             Alarm::Lane(place, _) if !self.channels[place as usize].ordered => Some(Reverse((at.minus(back), alarm))),
             Alarm::Lane(..) | Alarm::Due(_) => Some(Reverse((at, alarm))),
         });
@@ -309,7 +410,13 @@ impl Schedule {
                 channel.alarm = Some(at);
                 self.alarms.push(Reverse((at, Alarm::Channel(place))));
             }
-            let picked = if admission == Admission::Now { channel.take(class) } else { None };
+            let is_crowded = admission == Admission::Now && channel.gate.under_way() >= self.share;
+            if is_crowded && !channel.crowded {
+                channel.crowded = true;
+                self.crowded.push(place);
+            }
+            let picked = if admission == Admission::Now && !is_crowded { self.take(place, class) } else { None };
+            let channel = &mut self.channels[place as usize];
             let ring = &mut self.tenants[turn as usize].rings[class];
             if let Some(entry) = picked {
                 channel.gate.enter(now);
@@ -321,23 +428,81 @@ impl Schedule {
         }
     }
 
-    /// A delivery that waited for a time is due: it goes before those that came later, also within its lane.
+    /// A delivery that waited for a time is due: it goes before those that came later, also within its lane, unless it
+    /// was the one that had the channel wait.
     fn due(&mut self, entry: Entry, now: Timestamp) {
+        self.shelf(&entry).count_due();
         let channel = &mut self.channels[entry.channel as usize];
         if channel.ordered {
-            let state = channel.lanes.entry(entry.lane).or_default();
-            state.parked.insert(entry.place_in_lane(true), (entry, Timestamp::ZERO));
+            self.park(entry, Timestamp::ZERO);
             self.offer_ordered(entry.channel, entry.lane, now);
             return;
         }
-        match channel.lanes.get_mut(&entry.lane) {
-            None => self.make_ready(entry, true),
-            Some(state) => {
-                state.parked.insert(entry.place_in_lane(false), (entry, Timestamp::ZERO));
-                if !state.busy {
-                    self.free_lane(entry.channel, entry.lane);
-                }
+        if channel.lanes.contains_key(&entry.lane) {
+            self.park(entry, Timestamp::ZERO);
+            self.offer(entry.channel, entry.lane);
+        } else {
+            self.make_ready(entry, entry.limited == Limited::default());
+        }
+    }
+
+    /// Takes the first whose lane is free. Those whose lane is busy are parked there.
+    fn take(&mut self, place: u32, class: usize) -> Option<Entry> {
+        loop {
+            let channel = &mut self.channels[place as usize];
+            let entry = channel.ready[class].pop_front()?;
+            if channel.ordered {
+                return Some(entry);
             }
+            let state = channel.lanes.entry(entry.lane).or_default();
+            let offered = state.offered.iter().find(|offered| offered.2 == entry.key).copied();
+            let here = offered.unwrap_or_else(|| entry.place_in_lane(false, self.seen));
+            state.offered.remove(&here);
+            let goes = !state.busy && state.offered.first().is_none_or(|first| here < *first);
+            if goes {
+                state.busy = true;
+                return Some(entry);
+            }
+            self.park(entry, Timestamp::ZERO);
+        }
+    }
+
+    /// Has a delivery wait in its lane. One that waits there already is the same.
+    fn park(&mut self, entry: Entry, due: Timestamp) {
+        let now = self.seen;
+        let channel = &mut self.channels[entry.channel as usize];
+        let place = entry.place_in_lane(channel.ordered, now);
+        let state = channel.lanes.entry(entry.lane).or_default();
+        if state.parked.insert(place, (entry, due)).is_some() {
+            self.count_out(&entry);
+        }
+    }
+
+    fn shelf(&mut self, entry: &Entry) -> &mut Shelf {
+        let channel = &mut self.channels[entry.channel as usize];
+        let shelf = channel.shelf_of(entry.class);
+        &mut channel.shelves[shelf]
+    }
+
+    fn count_in(&mut self, entry: &Entry) {
+        self.waiting += 1;
+        self.shelf(entry).count_in();
+    }
+
+    fn count_out(&mut self, entry: &Entry) {
+        self.waiting -= 1;
+        self.shelf(entry).count_out();
+        let shelf = self.channels[entry.channel as usize].shelf_of(entry.class);
+        self.list_shelf(entry.channel, shelf);
+    }
+
+    /// Has a shelf looked at that may have run low.
+    fn list_shelf(&mut self, place: u32, shelf: usize) {
+        let room = self.capacity.of_shelf(self.waiting);
+        let looked_at = &mut self.channels[place as usize].shelves[shelf];
+        if !looked_at.is_listed && looked_at.wants(room).is_some() {
+            looked_at.is_listed = true;
+            self.low.push_back((place, shelf));
         }
     }
 
@@ -374,12 +539,21 @@ impl Schedule {
         let channel = &mut self.channels[place as usize];
         let Some(state) = channel.lanes.get_mut(&lane) else { return };
         state.busy = false;
-        let next = state.parked.pop_first();
-        if state.parked.is_empty() {
-            channel.lanes.remove(&lane);
-        }
-        if let Some((_, (entry, _))) = next {
-            self.make_ready(entry, true);
+        self.offer(place, lane);
+    }
+
+    /// Makes the first of a lane ready, unless that waits for one under way or for one that is before it.
+    fn offer(&mut self, place: u32, lane: u64) {
+        let channel = &mut self.channels[place as usize];
+        let Some(state) = channel.lanes.get_mut(&lane).filter(|state| !state.busy) else { return };
+        match (state.parked.first_entry(), state.offered.first()) {
+            (None, None) => drop(channel.lanes.remove(&lane)),
+            (Some(first), offered) if offered.is_none_or(|offered| first.key() < offered) => {
+                let (here, (entry, _)) = first.remove_entry();
+                state.offered.insert(here);
+                self.make_ready(entry, entry.limited == Limited::default());
+            }
+            _ => {}
         }
     }
 
@@ -406,20 +580,9 @@ impl Schedule {
 }
 
 impl ChannelQueue {
-    /// Takes the first whose lane is free. Those whose lane is busy are parked there.
-    fn take(&mut self, class: usize) -> Option<Entry> {
-        while let Some(entry) = self.ready[class].pop_front() {
-            if self.ordered {
-                return Some(entry);
-            }
-            let state = self.lanes.entry(entry.lane).or_default();
-            if !state.busy {
-                state.busy = true;
-                return Some(entry);
-            }
-            state.parked.insert(entry.place_in_lane(false), (entry, Timestamp::ZERO));
-        }
-        None
+    /// The shelf on which those of a class stand.
+    fn shelf_of(&self, class: u8) -> usize {
+        if self.ordered { 0 } else { usize::from(class) }
     }
 }
 
@@ -427,6 +590,9 @@ fn place_of(index: usize) -> u32 {
     u32::try_from(index).expect("there are fewer than four thousand million channels")
 }
 
+#[cfg(test)]
+#[path = "backlog_tests.rs"]
+mod backlog_tests;
 #[cfg(test)]
 #[path = "schedule_tests.rs"]
 mod tests;

@@ -51,7 +51,7 @@ impl World {
         let weight = *self.weights.get(&queued.tenant.uuid().as_u128()).unwrap_or(&1);
         let ordered = self.ordered;
         let place = self.schedule.channel_place(queued.tenant, queued.channel, || (gate, ordered, weight));
-        self.schedule.insert(place, queued, now);
+        self.schedule.insert(place, queued, Limited::default(), now);
     }
 
     fn add(&mut self, channel: u128, lane: u64, priority: Priority) -> u128 {

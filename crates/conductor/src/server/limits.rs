@@ -5,7 +5,7 @@ use std::time::Duration;
 use rustix::process::{Resource, getrlimit, setrlimit};
 
 /// The most connections at once, where the system gives enough descriptors.
-const CONNECTIONS_MAX: usize = 10_000;
+const CONNECTIONS_MAX: usize = 20_000;
 /// So many descriptors at the most are left to everything that is no client: the store, the providers.
 const RESERVED_MAX: u64 = 1_024;
 

@@ -21,6 +21,8 @@ pub struct Metrics {
     attempt_seconds: Family<Kind, Histogram>,
     queue_seconds: Family<Kind, Histogram>,
     depth: Family<Series, Gauge>,
+    removed: Counter,
+    redacted: Counter,
 }
 
 /// A tenant as a label: made into text when it is read, not when it is counted.
@@ -71,6 +73,8 @@ impl Metrics {
             attempt_seconds: Family::new_with_constructor(seconds),
             queue_seconds: Family::new_with_constructor(seconds),
             depth: Family::default(),
+            removed: Counter::default(),
+            redacted: Counter::default(),
         };
         let registry = &mut metrics.registry;
         registry.register("notifications_accepted", "Notifications accepted", metrics.accepted.clone());
@@ -80,6 +84,8 @@ impl Metrics {
         registry.register("attempt_duration_seconds", "How long attempts take", metrics.attempt_seconds.clone());
         registry.register("queue_age_seconds", "From acceptance to sent", metrics.queue_seconds.clone());
         registry.register("queue_depth", "Deliveries that have not ended", metrics.depth.clone());
+        registry.register("notifications_removed", "Old notifications removed", metrics.removed.clone());
+        registry.register("notifications_redacted", "Old notifications without content", metrics.redacted.clone());
         metrics
     }
 
@@ -111,6 +117,13 @@ impl Metrics {
     pub fn failed(&self, tenant: TenantId, channel_type: &'static str, reason: FailureReason) {
         let reason = reason.as_str();
         self.failed.get_or_create(&FailureSeries { tenant: TenantLabel(tenant), channel_type, reason }).inc();
+    }
+
+    /// So many old notifications were removed, and so many lost their content.
+    pub fn tidied(&self, removed: usize, redacted: usize) {
+        let count = |count| u64::try_from(count).unwrap_or(u64::MAX);
+        self.removed.inc_by(count(removed));
+        self.redacted.inc_by(count(redacted));
     }
 
     /// All of it as Prometheus' text format.

@@ -160,7 +160,11 @@ async fn many_dead_letters_are_counted_filtered_and_sent_again() {
     let before = provider.received().len();
     provider.then(Answer::status(200));
     let done = retry_many(&client, &json!({ "q": "red" })).await;
-    assert_eq!(done, json!({ "matched": 2, "retried": 2, "skipped": 0, "more": false }));
+    for (member, value) in
+        [("status", json!("done")), ("matched", json!(2)), ("retried", json!(2)), ("skipped", json!(0))]
+    {
+        assert_eq!(done[member], value, "{done}");
+    }
     provider.wait_for(before + 2).await;
     let redirected = retry_many(&client, &json!({ "redirect": { "channel": "log" } })).await;
     assert_eq!(redirected["retried"], 1);
@@ -177,7 +181,7 @@ async fn a_rate_spreads_them_over_time() {
     for message in ["one", "two", "three"] {
         ids.push(dead_letter(&client, message).await);
     }
-    let done = retry_many(&client, &json!({ "rate": { "per": "1h", "limit": 2 } })).await;
+    let done = retry_many(&client, &json!({ "rate": { "per": "8s", "limit": 2 } })).await;
     assert_eq!(done["retried"], 3);
     let due = async |id: &str| {
         let story = client.get(&format!("/notifications/{id}")).await.expect(200);
@@ -185,7 +189,7 @@ async fn a_rate_spreads_them_over_time() {
         due.map(conductor_core::Timestamp::seconds)
     };
     let (one, two) = (due(&ids[0]).await.expect("due later"), due(&ids[1]).await.expect("due later"));
-    assert!((1799..=1801).contains(&(one - two)), "{one} {two}");
+    assert!((3..=5).contains(&(one - two)), "{one} {two}");
 }
 
 #[tokio::test]

@@ -71,6 +71,7 @@ async fn drive_successes(server: &TestServer) {
     a.until(&dead, "failed").await;
     a.post("/notifications/retry", &json!({ "dryRun": true })).await.expect(200);
     a.act(&format!("/notifications/{dead}/retry")).await.expect(200);
+    drive_bulk_retries(&a, &hook).await;
     let later = json!({ "channel": "log", "message": "m", "sendAt": "2999-01-01T00:00:00Z", "key": "k",
         "fallback": [{ "channel": "log" }] });
     let later = a.send(&later).await;
@@ -86,6 +87,27 @@ async fn drive_successes(server: &TestServer) {
         Client::new(server, None).get(path).await;
     }
     assert_eq!(Client::new(server, Some(ADMIN_KEY)).get("/metrics").await.status, 200);
+}
+
+/// As many as may run at once, each so slow that it does not end by itself.
+async fn drive_bulk_retries(a: &Client, hook: &Value) {
+    for _ in 0..10 {
+        let id = a.send(hook).await;
+        a.until(&id, "failed").await;
+    }
+    let slowly = json!({ "status": "failed", "rate": { "per": "24h", "limit": 1 } });
+    let begin = async || a.post_with("/notifications/retry", &[("prefer", "wait=0")], &slowly).await;
+    for _ in 0..4 {
+        let begun = begin().await;
+        begun.expect(202);
+        a.get(begun.header("location").expect("a place")).await.expect(200);
+    }
+    begin().await.problem(409);
+    for job in a.get("/notifications/retry").await.expect(200)["data"].as_array().expect("a list") {
+        let id = job["id"].as_str().expect("an id");
+        let canceled = a.act(&format!("/notifications/retry/{id}/cancel")).await.expect(200);
+        assert!(["canceled", "done"].iter().any(|word| canceled["status"] == *word), "{canceled}");
+    }
 }
 
 #[tokio::test]

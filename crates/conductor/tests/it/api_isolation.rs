@@ -45,7 +45,11 @@ async fn no_call_shows_or_changes_what_belongs_to_another_tenant() {
     let text = |name: &str| sent[name].as_str().unwrap().to_owned();
     let theirs = Theirs { notification: text("id"), channel: text("channelId") };
     let before = a.until(&theirs.notification, "failed").await;
-    let marks = [TENANT_A, "Tenant A", "secret hook", message, &provider.url(), &theirs.notification, &theirs.channel];
+    let none = json!({ "channel": "log" });
+    let job = a.post("/notifications/retry", &none).await.expect(200)["id"].as_str().unwrap().to_owned();
+    let marks =
+        [TENANT_A, "Tenant A", "secret hook", message, &provider.url(), &theirs.notification, &theirs.channel, &job];
+    let their_job = Theirs { notification: job.clone(), channel: theirs.channel.clone() };
 
     let item = json!({ "channelId": theirs.channel, "message": "mine" });
     let bodies = [
@@ -57,7 +61,8 @@ async fn no_call_shows_or_changes_what_belongs_to_another_tenant() {
     ];
     for operation in OPERATIONS.iter() {
         for body in bodies.iter().filter(|body| body.is_none() || operation.takes_body()) {
-            let answer = ask(&b, operation, &theirs, body.as_ref()).await;
+            let theirs = if operation.path.contains("/retry/") { &their_job } else { &theirs };
+            let answer = ask(&b, operation, theirs, body.as_ref()).await;
             let (name, status) = (operation.name(), answer.status.as_u16());
             if operation.path.contains('{') {
                 assert!(matches!(status, 403 | 404), "{name} answers {status}");

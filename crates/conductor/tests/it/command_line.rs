@@ -279,7 +279,11 @@ fn plugins_are_listed_for_people_and_programs() {
     let place = Place::new();
     let list = place.call(&["plugin", "list", "--json"]).with(0).json();
     let names: Vec<_> = list.as_array().expect("a list").iter().filter_map(|plugin| plugin["name"].as_str()).collect();
+    let discord =
+        list.as_array().into_iter().flatten().find(|plugin| plugin["name"] == "discord").expect("it is there");
+    assert_eq!(discord["limits"], serde_json::json!({ "text": { "max": 2000, "unit": "characters" }, "rich": true }));
     let text = place.call(&["plugin", "list"]).with(0).out;
+    assert!(text.contains("2000 characters at most; a longer text goes out in parts"), "{text}");
     for name in ["log", "webhook", "discord"] {
         assert!(names.contains(&name) && text.contains(&format!("{name} (")), "{names:?} {text}");
     }

@@ -128,14 +128,14 @@ async fn an_unknown_outcome_is_held_or_tried_again_as_the_channel_says() {
 }
 
 /// The system's clock, put forward or back.
-struct Shifted(AtomicI64);
+pub(crate) struct Shifted(AtomicI64);
 
 impl Shifted {
-    fn new() -> Arc<Self> {
+    pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self(AtomicI64::new(0)))
     }
 
-    fn shift(&self, by: i64) {
+    pub(crate) fn shift(&self, by: i64) {
         self.0.fetch_add(by, Ordering::SeqCst);
     }
 }
@@ -307,10 +307,41 @@ async fn a_store_that_is_gone_is_told_at_once() {
     let server = World::new().start().await;
     server.server.app().store.close().await;
     let start = Instant::now();
-    for path in ["/readyz", "/notifications"] {
+    // Only a new start mends it, so that an orchestrator has to be told.
+    for path in ["/livez", "/readyz", "/notifications"] {
         assert_eq!(server.get(KEY_A, path).await.0, 503, "{path}");
     }
     assert_eq!(server.post(KEY_A, "/notifications", &json!({ "channel": "log", "message": "x" })).await.0, 503);
     assert_eq!(server.get(KEY_A, "/health").await.0, 200);
     assert!(start.elapsed() < DEADLINE / 4);
+}
+
+#[tokio::test]
+async fn what_expires_does_so_by_the_clock_however_it_jumps_and_a_pause_ends_with_it() {
+    let provider = Provider::start().await;
+    let clock = Shifted::new();
+    let world = World { clock: Arc::clone(&clock) as Arc<dyn Clock>, ..World::new() };
+    let server = world.webhook(TENANT_A, "hook", &provider.url(), &json!({})).start().await;
+    provider.next(Answer::status(429).header("retry-after", "1800"));
+    let send = async |message: &str, minutes: i64| {
+        let at = Timestamp::from_millis(clock.now().millis() + minutes * 60_000);
+        let body =
+            json!({ "channel": "webhook", "message": message, "targetId": message, "expiresAt": at.to_string() });
+        server.send(KEY_A, &body).await
+    };
+    // The channel is left alone for half an hour; one message cannot wait so long.
+    let pauses = send("pauses", 600).await;
+    server.wait_for(KEY_A, &pauses, "retrying").await;
+    let (short, long) = (send("short", 20).await, send("long", 600).await);
+    clock.shift(-HOUR);
+    let status = async |id: &str| server.get(KEY_A, &format!("/notifications/{id}")).await.1["status"].clone();
+    // It waits, and what the clock says now is before it was accepted.
+    assert_eq!(status(&short).await, "scheduled");
+    clock.shift(2 * HOUR);
+    server.wait_for(KEY_A, &short, "expired").await;
+    server.wait_for(KEY_A, &long, "sent").await;
+    server.wait_for(KEY_A, &pauses, "sent").await;
+    clock.shift(-HOUR);
+    assert_eq!(status(&short).await, "expired", "what is over stays over");
+    assert_eq!(provider.received().len(), 3);
 }

@@ -81,6 +81,7 @@ fn a_setting_of_the_process_that_is_wrong_is_refused() {
         ("RUST_LOG", "conductor=loud"),
         ("METRICS_ADDR", "9090"),
         ("PUBLIC_URL", "conductor.example"),
+        ("RETENTION", "30"),
     ];
     for (variable, value) in table {
         let mut command = conductor(folder.path(), &[]);
@@ -244,6 +245,20 @@ fn a_store_that_is_no_store_is_refused_and_left_as_it_is() {
     refused(folder.path(), &mut conductor(folder.path(), &[]), &["data/conductor.db: Is a directory"]);
     std::fs::remove_dir(&path).expect("removed");
     Process::serve(&mut conductor(folder.path(), &[])).stop().with(0);
+}
+
+#[test]
+fn nothing_is_made_beside_a_store_that_cannot_be_used() {
+    let folder = empty();
+    std::fs::create_dir(folder.path().join("data")).expect("made");
+    std::fs::write(folder.path().join("data/conductor.db"), "something of somebody else's".repeat(500))
+        .expect("written");
+    refused(
+        folder.path(),
+        &mut conductor(folder.path(), &[]),
+        &["data/conductor.db: the file is no store of Conductor's"],
+    );
+    assert!(!folder.path().join("data/config").exists());
 }
 
 #[tokio::test(flavor = "multi_thread")]

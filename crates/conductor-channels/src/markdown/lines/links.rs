@@ -36,7 +36,8 @@ impl Writer {
         if self.table.is_none() {
             self.begin();
             if self.style.link != Link::Spelled {
-                if self.line == Line::LooseMark {
+                let image = self.style.link == Link::Brackets && self.out.ends_with('!');
+                if self.line == Line::LooseMark || image {
                     self.out.push(BREAK);
                 }
                 if self.line != Line::Start {
@@ -125,13 +126,7 @@ impl Writer {
                 self.out.push('[');
                 self.out.push_str(&if escaped { label } else { label.replace(']', "\\]") });
                 self.out.push_str("](");
-                for letter in target.chars() {
-                    match letter {
-                        '(' => self.out.push_str("%28"),
-                        ')' => self.out.push_str("%29"),
-                        _ => self.out.push(letter),
-                    }
-                }
+                link::push_in_brackets(&mut self.out, target);
                 self.out.push(')');
             }
             Link::Tag => {

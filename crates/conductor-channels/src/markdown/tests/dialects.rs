@@ -107,5 +107,6 @@ fn only_known_schemes_become_links() {
         }
     }
     assert_eq!(seen(Dialect::SlackMrkdwn, "[a](HTTPS://x.y/|b)"), "<HTTPS://x.y/%7Cb|a>");
+    assert_eq!(seen(Dialect::Mattermost, "\\![a](http://b.c)"), "!¦[a](http://b.c)");
     assert_eq!(seen(Dialect::EmailHtml, "[a](tel:+123)"), "<p><a href=\"tel:+123\">a</a></p>");
 }

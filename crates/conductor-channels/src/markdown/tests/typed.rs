@@ -83,7 +83,7 @@ proptest! {
 
     #[test]
     fn no_bare_mark_opens(text in soup()) {
-        prop_assume!(!text.contains("http"));
+        let text = text.replace("http", "h");
         for dialect in [Dialect::SlackMrkdwn, Dialect::WhatsApp, Dialect::GoogleChat] {
             let out = escape(&text, dialect);
             prop_assert_eq!(opening_mark(&out), None, "{:?}: {:?}", dialect, out);

@@ -116,6 +116,17 @@ fn faults_of_tenants_are_told_with_their_place() {
     only(&tenant(r#", "weight": 0"#), t, "/0/weight", &["found 0", "1 to 1000"]);
     only(&tenant(r#", "weight": "2""#), t, "/0/weight", &["found \"2\"", "a whole number"]);
     only(&tenant(r#", "weight": 1.5"#), t, "/0/weight", &["found 1.5", "a whole number"]);
+    let kept = "a duration such as 12h, 30d or 365d, or forever";
+    only(&tenant(r#", "retentoin": "90d""#), t, "/0/retentoin", &["did you mean `retention`?"]);
+    only(&tenant(r#", "retention": "never""#), t, "/0/retention", &["found \"never\"", kept]);
+    only(&tenant(r#", "retention": 90"#), t, "/0/retention", &["found 90", kept]);
+    only(&tenant(r#", "retention": "59m""#), t, "/0/retention", &["is out of range", "1h to 3650d"]);
+    only(&tenant(r#", "redactAfter": "9999d""#), t, "/0/redactAfter", &["is out of range", "1h to 3650d"]);
+    only(&tenant(r#", "redactAfter": "forever""#), t, "/0/redactAfter", &["a duration such as"]);
+    warned(
+        &tenant(r#", "retention": "7d", "redactAfter": "168h""#),
+        &["never removed on its own", "less than `retention`"],
+    );
     only(&tenant(r#", "name": "twice""#), t, "/0/name", &["`name` stands twice", "line 1"]);
     only(&tenant(r#", "rateLimit": {"queued": 0}"#), t, "/0/rateLimit/queued", &["a whole number from 1"]);
     only(&tenant(r#", "rateLimit": 5"#), t, "/0/rateLimit", &["an object"]);

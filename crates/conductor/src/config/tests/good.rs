@@ -6,7 +6,7 @@ use conductor_core::{ChannelId, OnUnknown, TenantId};
 use serde_json::json;
 
 use crate::config::testing::{Files, KEY, OTHER, OTHER_KEY, TENANT, pattern};
-use crate::config::{ADMIN_KEY_VARIABLE, CommonOptions};
+use crate::config::{ADMIN_KEY_VARIABLE, CommonOptions, Lasting};
 
 #[test]
 fn the_object_and_the_bare_list_say_the_same() {
@@ -181,6 +181,20 @@ fn a_tenant_has_two_keys_a_weight_limits_and_callbacks() {
     assert_eq!(callback.secret.expose(), "whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA");
     assert_eq!(callback.events, ["notification.failed"]);
     assert_eq!(callback.allow_networks.len(), 1);
+}
+
+#[test]
+fn a_tenant_says_how_long_its_notifications_are_kept() {
+    let read = |more: &str| {
+        let text = format!(r#"[{{"id": "{TENANT}", "name": "Acme", "authKeyEnvVar": "KEY"{more}}}]"#);
+        let (configuration, report) = Files::good().tenants(&text).accepted();
+        assert!(report.is_empty(), "{report}");
+        (configuration.tenants[0].retention, configuration.tenants[0].redact_after)
+    };
+    let days = |days: u64| Duration::from_secs(days * 86_400);
+    assert_eq!(read(""), (None, None));
+    assert_eq!(read(r#", "retention": "forever", "redactAfter": "7d""#), (Some(Lasting::Forever), Some(days(7))));
+    assert_eq!(read(r#", "retention": "90d""#), (Some(Lasting::For(days(90))), None));
 }
 
 #[test]

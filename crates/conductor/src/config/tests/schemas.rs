@@ -28,7 +28,7 @@ fn good() -> Vec<(&'static str, Value)> {
     let full = json!({
         "id": TENANT, "name": "Acme", "authKeyEnvVar": "KEY", "weight": 2,
         "rateLimit": { "requests": { "per": "1s", "limit": 100, "burst": 200 }, "queued": 100_000 },
-        "callbacks": []
+        "callbacks": [], "retention": "90d", "redactAfter": "7d"
     });
     let channel = |kind: &str| json!({ "tenantId": TENANT, "channelType": kind });
     let parrot = json!({

@@ -103,9 +103,24 @@ pub(super) fn post(server: &TestServer, body: &Value) -> String {
     answer.json()["id"].as_str().expect("an id").to_owned()
 }
 
+/// A bulk retry that has found nothing.
+fn bulk_retry(server: &TestServer) -> String {
+    let headers = [("Authorization", format!("Bearer {KEY_A}")), ("Content-Type", "application/json".to_owned())];
+    let request = Request {
+        method: "POST".to_owned(),
+        url: server.url("/notifications/retry"),
+        headers: headers.map(|(name, value)| (name.to_owned(), value)).into(),
+        body: json!({ "channel": "discord" }).to_string(),
+    };
+    request.send(server.address()).json()["id"].as_str().expect("an id").to_owned()
+}
+
 /// A notification in the state that the example's call is meant for.
 fn id_for(example: &Example, server: &TestServer) -> String {
     let text = &example.block.text;
+    if text.contains("/notifications/retry/$ID") {
+        return bulk_retry(server);
+    }
     let tenant = TENANT_A.parse().expect("a tenant's id");
     let slow = ChannelId::derive(tenant, "webhook", "slow").to_string();
     let (body, status) = if text.contains("/cancel") {

@@ -2,6 +2,7 @@
 
 pub(crate) mod client;
 pub(crate) mod description;
+pub(crate) mod latency;
 pub(crate) mod process;
 pub(crate) mod provider;
 pub(crate) mod server;

@@ -1,0 +1,83 @@
+//! How many attempts may be under way, in all and of one channel when that runs short. Pure but for one question.
+
+use rustix::process::{Resource, getrlimit};
+
+/// The most attempts under way at once where the system gives enough descriptors: each takes some kilobytes.
+const UNDER_WAY_MAX: usize = 16_384;
+/// And the least that are allowed.
+const UNDER_WAY_MIN: usize = 64;
+/// So many descriptors are for clients, and for the store and the log, see [`crate::server::limits`].
+const CLIENTS_MAX: u64 = 10_000;
+const LEFT_BY_CLIENTS_MAX: u64 = 1_024;
+const OWN: u64 = 64;
+
+/// What a channel may have under way when half, three quarters, and all of the maximum is used up.
+const SHARES: [u32; 3] = [64, 8, 1];
+
+/// The most attempts under way in all that leave every channel its own maximum for itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct UnderWayMax(usize);
+
+impl UnderWayMax {
+    /// As many as this process has descriptors for.
+    pub(crate) fn of_this_process() -> Self {
+        Self::with_descriptors(getrlimit(Resource::Nofile).current)
+    }
+
+    /// With so many descriptors; none means without limit.
+    fn with_descriptors(descriptors: Option<u64>) -> Self {
+        let left = |all: u64| all.saturating_sub(CLIENTS_MAX).max((all / 2).min(LEFT_BY_CLIENTS_MAX));
+        let own = descriptors
+            .map_or(UNDER_WAY_MAX, |all| usize::try_from(left(all).saturating_sub(OWN)).unwrap_or(UNDER_WAY_MAX));
+        Self(own.clamp(UNDER_WAY_MIN, UNDER_WAY_MAX))
+    }
+
+    /// The most that one channel may have under way while there are so many in all. It is never less than one, so
+    /// that attempts that hang, however many, keep no other channel from its next one; the more there are, the less
+    /// may a channel add to them. `before` is the last answer: a share grows again only when there is room for it.
+    pub(crate) fn share(self, under_way: usize, before: u32) -> u32 {
+        let share = self.share_at(under_way);
+        if share > before { self.share_at(under_way + self.0 / 16).max(before) } else { share }
+    }
+
+    fn share_at(self, under_way: usize) -> u32 {
+        let Self(max) = self;
+        match under_way {
+            few if few < max / 2 => u32::MAX,
+            many if many < max - max / 4 => SHARES[0],
+            more if more < max => SHARES[1],
+            _ => SHARES[2],
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attempts_take_no_descriptors_that_clients_have_been_promised() {
+        for (descriptors, most) in
+            [(Some(1_024), 448), (Some(4_096), 960), (Some(20_000), 9_936), (Some(1 << 40), 16_384), (None, 16_384)]
+        {
+            assert_eq!(UnderWayMax::with_descriptors(descriptors), UnderWayMax(most), "{descriptors:?}");
+        }
+        assert_eq!(UnderWayMax::with_descriptors(Some(10)), UnderWayMax(UNDER_WAY_MIN));
+    }
+
+    #[test]
+    fn a_share_shrinks_as_room_runs_out_and_is_never_nothing() {
+        let max = UnderWayMax(1_600);
+        let shares = [0, 799, 800, 1_199, 1_200, 1_599, 1_600, 99_999].map(|under_way| max.share(under_way, u32::MAX));
+        assert_eq!(shares, [u32::MAX, u32::MAX, 64, 64, 8, 8, 1, 1]);
+    }
+
+    #[test]
+    fn a_share_grows_only_when_there_is_room_for_it() {
+        let max = UnderWayMax(1_600);
+        assert_eq!(max.share(1_599, 1), 1);
+        assert_eq!(max.share(1_499, 1), 8);
+        assert_eq!(max.share(1_199, 8), 8);
+        assert_eq!(max.share(600, 8), u32::MAX);
+    }
+}
