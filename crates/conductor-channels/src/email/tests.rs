@@ -272,6 +272,9 @@ async fn only_the_end_of_the_message_leaves_it_open_whether_it_is_taken() {
             let expected = if at == END { SendErrorKind::Unknown } else { AGAIN };
             assert_eq!(error.kind, expected, "{at} {act:?}: {error}");
             assert!(begun.elapsed() < Duration::from_secs(10), "{at} {act:?}");
+            if matches!(act, Act::Babble) {
+                assert!(error.message.contains("a line of more than 4096 bytes"), "{error}");
+            }
         }
     }
 }
@@ -363,6 +366,8 @@ async fn a_starttls_that_goes_wrong_ends_the_conversation() {
         let error = channel.send(&message("hello")).await.unwrap_err();
         assert_eq!(error.kind, kind, "{act:?}: {error}");
         assert_eq!(error.message.contains("SSL_CERT_FILE"), !trusted, "{error}");
+        let injected = matches!(act, Act::Say(text) if text.contains("injected"));
+        assert_eq!(error.message.contains("before the encryption began"), injected, "{error}");
         assert!(server.lines("AUTH").is_empty() && server.lines("MAIL").is_empty(), "{act:?}");
     }
 }

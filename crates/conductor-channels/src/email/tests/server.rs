@@ -171,7 +171,8 @@ async fn talk<S: Duplex>(stream: &mut BufReader<S>, state: &State, secure: bool)
             state.note(|seen| seen.letters.push(letter));
             scripted = Some(state.act(END).unwrap_or(Act::Say("250 2.0.0 queued as X1")));
         }
-        let begins_tls = line == "STARTTLS" && scripted.is_none();
+        let goes_on = matches!(&scripted, None | Some(Act::Say("220 begin\r\n250 injected")));
+        let begins_tls = line == "STARTTLS" && goes_on;
         let usual = usual(&line, state, secure, &mut logging_in);
         let said = match scripted {
             Some(scripted) => act(stream, scripted).await?,
