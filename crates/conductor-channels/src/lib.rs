@@ -15,6 +15,7 @@ use serde_json::{Map, Value};
 use url::Url;
 
 pub mod discord;
+pub mod email;
 pub mod http;
 pub mod log;
 pub mod markdown;
@@ -238,8 +239,12 @@ impl std::fmt::Debug for Plugin {
 }
 
 /// Every plugin of this build.
-pub static PLUGINS: &[Plugin] =
-    &[Plugin::of::<log::Log>(), Plugin::of::<webhook::Webhook>(), Plugin::of::<discord::Discord>()];
+pub static PLUGINS: &[Plugin] = &[
+    Plugin::of::<log::Log>(),
+    Plugin::of::<webhook::Webhook>(),
+    Plugin::of::<discord::Discord>(),
+    Plugin::of::<email::Email>(),
+];
 
 /// The plugin of that name, or with that alias.
 pub fn plugin<'a>(plugins: &'a [Plugin], name: &str) -> Option<&'a Plugin> {

@@ -15,6 +15,7 @@ mod api_send;
 mod api_wait;
 mod bad_providers;
 mod bulkheads;
+mod channel_email;
 mod clients;
 mod command_line;
 mod content;
