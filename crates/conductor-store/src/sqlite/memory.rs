@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use conductor_core::store::Queued;
 use conductor_core::{ChannelId, DeliveryKey, Notification, NotificationId, TenantId, Timestamp};
+use serde_json::Value;
 
 /// The most waiting deliveries that are kept for hand-over; more are found by a scan.
 const ARRIVALS_MAX: usize = 50_000;
@@ -25,7 +26,7 @@ pub(crate) struct State {
     /// The deliveries under way; true where that is written down, because it may kill the process.
     leased: HashMap<DeliveryKey, bool>,
     ending: HashSet<DeliveryKey>,
-    fresh: HashMap<DeliveryKey, Arc<Notification>>,
+    fresh: HashMap<DeliveryKey, Fresh>,
     /// The keys of `fresh`, oldest first, and of some that have left it.
     fresh_order: VecDeque<DeliveryKey>,
     fresh_bytes: usize,
@@ -41,6 +42,13 @@ pub(crate) struct State {
     waiting: HashMap<ChannelId, u64>,
     /// Accepted, but not in the table `feed` yet; oldest first.
     pub(crate) unfed: Vec<(TenantId, NotificationId)>,
+}
+
+/// A notification that is kept for its first attempt, and about how many bytes it takes.
+#[derive(Debug)]
+struct Fresh {
+    notification: Arc<Notification>,
+    bytes: usize,
 }
 
 /// What became of the wish to lease a delivery.
@@ -213,7 +221,7 @@ impl State {
 
     /// Keeps a notification for its first attempt. The oldest make room: they belong to whom nothing is sent now.
     fn keep_fresh(&mut self, key: DeliveryKey, notification: &Arc<Notification>) {
-        let bytes = notification.message.len();
+        let bytes = size(notification);
         let is_full = |state: &Self| state.fresh.len() >= FRESH_MAX || state.fresh_bytes + bytes > FRESH_MAX_BYTES;
         while (is_full(self) || self.fresh_order.len() >= 2 * FRESH_MAX)
             && let Some(oldest) = self.fresh_order.pop_front()
@@ -222,7 +230,7 @@ impl State {
         }
         self.fresh_bytes += bytes;
         self.fresh_order.push_back(key);
-        self.fresh.insert(key, Arc::clone(notification));
+        self.fresh.insert(key, Fresh { notification: Arc::clone(notification), bytes });
     }
 
     pub(crate) fn take_arrivals(&mut self, limit: usize) -> Vec<Queued> {
@@ -289,10 +297,39 @@ impl State {
     }
 
     fn forget_fresh(&mut self, key: DeliveryKey) -> Option<Arc<Notification>> {
-        let notification = self.fresh.remove(&key)?;
-        self.fresh_bytes -= notification.message.len();
+        let Fresh { notification, bytes } = self.fresh.remove(&key)?;
+        self.fresh_bytes -= bytes;
         Some(notification)
     }
+}
+
+/// About how many bytes a notification takes in memory.
+fn size(notification: &Notification) -> usize {
+    let n = notification;
+    let texts = [&n.target, &n.title, &n.key].into_iter().flatten();
+    let metadata = n.metadata.iter().map(|(name, value)| name.len() + value.len() + 2 * size_of::<String>());
+    let fallback = n.fallback.iter().map(|fallback| {
+        size_of_val(fallback) + fallback.channel.len() + fallback.target_id.as_ref().map_or(0, String::len)
+    });
+    size_of::<Notification>()
+        + n.channel.len()
+        + n.message.len()
+        + texts.map(String::len).chain(metadata).chain(fallback).sum::<usize>()
+        + n.data.iter().map(|(name, value)| size_of_entry(name, value)).sum::<usize>()
+}
+
+fn size_of_entry(name: &String, value: &Value) -> usize {
+    size_of_val(name) + name.len() + size_of_value(value)
+}
+
+fn size_of_value(value: &Value) -> usize {
+    let within: usize = match value {
+        Value::String(text) => text.len(),
+        Value::Array(values) => values.iter().map(size_of_value).sum(),
+        Value::Object(values) => values.iter().map(|(name, value)| size_of_entry(name, value)).sum(),
+        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+    };
+    size_of::<Value>() + within
 }
 
 /// The greatest key that is smaller than this one; none if there is none.
@@ -396,30 +433,64 @@ mod tests {
         assert_eq!(before.notification.uuid().as_u128() + 1, key(9).notification.uuid().as_u128());
     }
 
+    fn draft(id: u64, message_bytes: usize) -> conductor_core::Draft {
+        let mut bytes = [0; 16];
+        bytes[8..].copy_from_slice(&id.to_be_bytes());
+        conductor_core::Draft {
+            id: NotificationId::from_bytes(bytes),
+            tenant: TenantId::from_bytes([1; 16]),
+            channel: "log".to_owned(),
+            channel_id: ChannelId::from_bytes([2; 16]),
+            target: None,
+            message: "x".repeat(message_bytes),
+            title: None,
+            priority: Priority::Normal,
+            format: conductor_core::Format::Text,
+            data: serde_json::Map::new(),
+            metadata: std::collections::BTreeMap::new(),
+            key: None,
+            fallback: Vec::new(),
+            accepted_at: Timestamp::ZERO,
+            send_at: None,
+            expires_at: Timestamp::MAX,
+        }
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded_wherever_a_notification_has_its_bytes() {
+        const EACH: usize = 30_000;
+        let long = || "x".repeat(EACH);
+        let fillings: [fn(&mut conductor_core::Draft, String); 5] = [
+            |draft, long| draft.title = Some(long),
+            |draft, long| draft.target = Some(long),
+            |draft, long| draft.metadata.extend([("name".to_owned(), long)]),
+            |draft, long| draft.data.extend([("name".to_owned(), serde_json::json!({ "deep": [long] }))]),
+            // Each of them takes much more room than its two characters of JSON.
+            |draft, long| draft.data.extend([("name".to_owned(), vec![0; long.len() / 2].into())]),
+        ];
+        for (which, fill) in fillings.into_iter().enumerate() {
+            let mut state = State::default();
+            for id in 1..=1_000 {
+                let mut draft = draft(id, 1);
+                fill(&mut draft, long());
+                let notification = Arc::new(Notification::from_stored(draft));
+                let key = DeliveryKey { notification: notification.id, ordinal: 0 };
+                state.arrive(Queued { key, ..queued(0) }, Some(&notification));
+            }
+            assert!(state.fresh.len() <= FRESH_MAX_BYTES / EACH, "{which}: {}", state.fresh.len());
+            assert!(state.fresh.len() > 10, "{which}: {}", state.fresh.len());
+            let keys: Vec<DeliveryKey> = state.fresh.keys().copied().collect();
+            keys.into_iter().for_each(|key| drop(state.forget_fresh(key)));
+            assert_eq!(state.fresh_bytes, 0, "{which}");
+        }
+    }
+
     #[test]
     fn the_oldest_make_room_for_a_notification_that_is_sent_at_once() {
         let mut state = State::default();
         let notification = |id: u64| {
-            let mut bytes = [0; 16];
-            bytes[8..].copy_from_slice(&id.to_be_bytes());
-            Arc::new(Notification::from_stored(conductor_core::Draft {
-                id: NotificationId::from_bytes(bytes),
-                tenant: TenantId::from_bytes([1; 16]),
-                channel: "log".to_owned(),
-                channel_id: ChannelId::from_bytes([2; 16]),
-                target: None,
-                message: "x".repeat(if id.is_multiple_of(2) { 10 } else { 1_000 }),
-                title: None,
-                priority: Priority::Normal,
-                format: conductor_core::Format::Text,
-                data: serde_json::Map::new(),
-                metadata: std::collections::BTreeMap::new(),
-                key: None,
-                fallback: Vec::new(),
-                accepted_at: Timestamp::ZERO,
-                send_at: None,
-                expires_at: Timestamp::MAX,
-            }))
+            let bytes = if id.is_multiple_of(2) { 10 } else { 1_000 };
+            Arc::new(Notification::from_stored(draft(id, bytes)))
         };
         let stuck = u64::try_from(3 * FRESH_MAX).unwrap();
         for id in 1..=stuck {
@@ -435,7 +506,7 @@ mod tests {
         }
         assert!(state.fresh.len() <= FRESH_MAX && state.fresh_bytes <= FRESH_MAX_BYTES);
         assert!(state.fresh_order.len() <= 2 * FRESH_MAX);
-        assert_eq!(state.fresh_bytes, state.fresh.values().map(|kept| kept.message.len()).sum::<usize>());
+        assert_eq!(state.fresh_bytes, state.fresh.values().map(|kept| kept.bytes).sum::<usize>());
     }
 
     #[test]
