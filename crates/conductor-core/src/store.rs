@@ -334,8 +334,9 @@ pub trait Store: Replays + Send + Sync + 'static {
     async fn earlier(&self, tenant: TenantId, idempotency: &Idempotency) -> Result<Option<Accepted>, StoreError>;
 
     /// Hands over waiting deliveries that this process has not been handed yet: after the start all that the last
-    /// process left, then whatever was accepted or replayed since. At most `limit` and [`BATCH_MAX`]; an empty answer
-    /// means that there are none now. One that was handed over may be handed over again.
+    /// process left, then whatever was accepted or replayed since. At most `limit` and [`BATCH_MAX`]. It looks at a
+    /// bounded part of what waits at a time, so an answer may be short, even empty, though more follow: then
+    /// [`Store::arrived`] returns at once. One that was handed over may be handed over again.
     async fn arrivals(&self, limit: usize) -> Result<Vec<Queued>, StoreError>;
 
     /// Finds what one channel has waiting, for a caller who could not keep all that [`Store::arrivals`] handed over.

@@ -84,6 +84,15 @@ impl Scan {
     fn takes(&self, queued: &Queued) -> bool {
         self.due_after.is_none_or(|after| !queued.tried && queued.due > after)
     }
+
+    /// Whether it hands over what it comes by, if that is not held.
+    pub(crate) fn wants(&self, due: Timestamp, is_tried: bool) -> bool {
+        if is_tried {
+            self.due_after.is_none()
+        } else {
+            due <= self.due_by && self.due_after.is_none_or(|after| due > after)
+        }
+    }
 }
 
 impl Default for State {

@@ -25,7 +25,7 @@ use change::{Change, ChangeKind};
 use damage::Damage;
 use memory::{Hold, Memory};
 pub use opening::OpenError;
-use read::{PageRequest, Readers};
+use read::{PageRequest, Readers, Scanned};
 use retention::Tidying;
 use write::Waiting;
 use writer::{Command, Envelope, Reply, Writer};
@@ -227,8 +227,12 @@ impl Store for SqliteStore {
             memory.begin_read()
         };
         let Some(scan) = scan else { return Ok(Vec::new()) };
-        let (found, at_end) = self.own_readers.read(move |connection| read::scan(connection, scan, limit)).await?;
-        self.memory.lock().end_read(scan, found.last().map(|queued| queued.key), at_end);
+        let Scanned { found, through, at_end } =
+            self.own_readers.read(move |connection| read::scan(connection, scan, limit)).await?;
+        self.memory.lock().end_read(scan, through, at_end);
+        if !at_end {
+            self.arrived.notify_one();
+        }
         Ok(found)
     }
 

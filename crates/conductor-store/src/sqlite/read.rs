@@ -23,6 +23,8 @@ const LOOK_MAX: usize = 20_000;
 /// The most rows that one look for a channel's backlog goes through. A channel that has more waiting than is kept in
 /// memory goes through all that waits once while it is taken in, so much at a time, and then waits for its next turn.
 const BACKLOG_LOOK_MAX: usize = 4_000;
+/// The most rows that one part of a scan goes through, whatever they are: the dispatcher waits for it.
+const SCAN_LOOK_MAX: usize = 4_000;
 /// A page ends when its notifications are larger than this in all, however few they are.
 const PAGE_MAX_BYTES: usize = 1024 * 1024;
 /// A clock that was put back makes ids that are later than what they were accepted at; a list with an upper bound of
@@ -86,23 +88,47 @@ fn open(path: &Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-/// The part of `pending` that follows, and whether that is the end.
-pub(crate) fn scan(connection: &Connection, scan: Scan, limit: usize) -> rusqlite::Result<(Vec<Queued>, bool)> {
-    let sql = format!(
-        "SELECT {} FROM pending WHERE (notification, ordinal) > (?1, ?2) AND held = 0 \
-         AND (attempts = 0 AND due_at > ?4 AND due_at <= ?5 OR attempts > 0 AND ?4 < 0) ORDER BY notification, ordinal LIMIT ?3",
-        rows::QUEUED_COLUMNS
-    );
-    let (id, ordinal) = match scan.after {
-        Some(key) => (*key.notification.bytes(), i64::from(key.ordinal)),
-        None => ([0; 16], -1),
-    };
+/// A part of `pending`, see [`scan`].
+pub(crate) struct Scanned {
+    pub(crate) found: Vec<Queued>,
+    /// The last that was looked at; none if there was nothing.
+    pub(crate) through: Option<DeliveryKey>,
+    /// Nothing lies behind it.
+    pub(crate) at_end: bool,
+}
+
+/// What follows of `pending`, as far as the scan takes it. Looks at no more than [`SCAN_LOOK_MAX`] rows.
+pub(crate) fn scan(connection: &Connection, scan: Scan, limit: usize) -> rusqlite::Result<Scanned> {
+    let sql = following_sql();
     let mut statement = connection.prepare_cached(&sql)?;
-    let row = (id, ordinal, rows::count(limit), scan.due_after.map_or(-1, Timestamp::millis), scan.due_by.millis());
-    let found = statement.query_map(row, |row| rows::queued(row, scan.suspect_through))?;
-    let found = found.collect::<rusqlite::Result<Vec<_>>>()?;
-    let at_end = found.len() < limit;
-    Ok((found, at_end))
+    let (id, ordinal) = place(scan.after);
+    let mut following = statement.query((id, ordinal, rows::count(SCAN_LOOK_MAX)))?;
+    let (mut found, mut looked_at, mut through) = (Vec::new(), 0, None);
+    while found.len() < limit
+        && let Some(row) = following.next()?
+    {
+        (looked_at, through) = (looked_at + 1, Some(rows::key(row)?));
+        let is_held: bool = row.get(8)?;
+        let (due, is_tried) = (rows::time(row, 6)?, row.get::<_, u32>(7)? > 0);
+        if !is_held && scan.wants(due, is_tried) {
+            found.push(rows::queued(row, scan.suspect_through)?);
+        }
+    }
+    let at_end = looked_at < SCAN_LOOK_MAX && found.len() < limit;
+    Ok(Scanned { found, through, at_end })
+}
+
+/// Reads `pending` in its order behind a [`place`], with the columns that [`rows::queued`] reads and `held`.
+fn following_sql() -> String {
+    format!(
+        "SELECT {}, held FROM pending WHERE (notification, ordinal) > (?1, ?2) ORDER BY notification, ordinal LIMIT ?3",
+        rows::QUEUED_COLUMNS
+    )
+}
+
+/// What SQL compares with to read on behind a key, or from the beginning.
+fn place(after: Option<DeliveryKey>) -> ([u8; 16], i64) {
+    after.map_or(([0; 16], -1), |key| (*key.notification.bytes(), i64::from(key.ordinal)))
 }
 
 /// What follows of one channel. Looks at no more than [`BACKLOG_LOOK_MAX`] rows, whosever they are.
@@ -111,15 +137,9 @@ pub(crate) fn backlog(
     request: &BacklogRequest,
     suspect_through: Option<DeliveryKey>,
 ) -> rusqlite::Result<Backlog> {
-    let sql = format!(
-        "SELECT {}, held FROM pending WHERE (notification, ordinal) > (?1, ?2) ORDER BY notification, ordinal LIMIT ?3",
-        rows::QUEUED_COLUMNS
-    );
-    let (id, ordinal) = match request.after {
-        Some(key) => (*key.notification.bytes(), i64::from(key.ordinal)),
-        None => ([0; 16], -1),
-    };
+    let sql = following_sql();
     let mut statement = connection.prepare_cached(&sql)?;
+    let (id, ordinal) = place(request.after);
     let mut following = statement.query((id, ordinal, rows::count(BACKLOG_LOOK_MAX)))?;
     let (mut found, mut looked_at, mut through) = (Vec::new(), 0, request.after);
     while found.len() < request.limit

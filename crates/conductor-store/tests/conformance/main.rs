@@ -54,7 +54,8 @@ macro_rules! conformance {
                         the_fed_and_the_unfed_part_are_one_list, a_list_is_the_same_after_a_crash_and_after_a_stop,
                         a_straggler_is_listed, a_tenant_sees_its_own, text_is_found_in_either_case;
                     recovery: a_restart_hands_over_all_that_waits_in_order,
-                        what_is_due_much_later_is_handed_over_when_its_time_comes_near, what_came_since_is_handed_over_after_what_was_left,
+                        what_is_due_much_later_is_handed_over_when_its_time_comes_near,
+                        a_look_for_what_is_due_is_bounded_also_where_nothing_is, what_came_since_is_handed_over_after_what_was_left,
                         nothing_that_ended_or_is_held_is_handed_over, after_a_stop_nothing_is_suspect,
                         after_a_crash_everything_is_suspect, what_kills_the_process_is_counted_and_slowed_down,
                         a_settled_retry_starts_the_count_again, a_released_suspect_is_not_blamed,

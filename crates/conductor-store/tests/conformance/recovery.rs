@@ -61,6 +61,27 @@ pub(crate) async fn what_is_due_much_later_is_handed_over_when_its_time_comes_ne
     }
 }
 
+pub(crate) async fn a_look_for_what_is_due_is_bounded_also_where_nothing_is(w: World) {
+    assert!(w.store().look_ahead(w.now().plus(HOUR)));
+    w.accept_many(9_000).await;
+    let late = w.now().plus(2 * HOUR);
+    let far = w.accept(|d| (d.send_at, d.expires_at) = (Some(late), late.plus(HOUR))).await;
+    assert_eq!(w.arriving().await.len(), 9_000);
+    assert!(w.store().look_ahead(late));
+    let mut looks = 0;
+    let found = loop {
+        let found = w.store().arrivals(10).await.unwrap();
+        looks += 1;
+        if !found.is_empty() {
+            break found;
+        }
+        tokio::time::timeout(10 * SECOND, w.store().arrived()).await.expect("it says that more follow");
+    };
+    assert_eq!(found.iter().map(queued_key).collect::<Vec<_>>(), [first(far)]);
+    assert!(looks > 2, "{looks} looks went through all that waits");
+    assert_eq!(w.arriving().await, []);
+}
+
 pub(crate) async fn nothing_that_ended_or_is_held_is_handed_over(mut w: World) {
     let sent = w.plain().await;
     w.attempt(first(sent), Settlement::Sent).await;
