@@ -20,6 +20,12 @@ use crate::time::Timestamp;
 /// The most entries that one [`Store::arrivals`], [`Store::claim`], page or bulk step handles.
 pub const BATCH_MAX: usize = 1_000;
 
+/// So many attempts of a delivery are kept from its beginning, and so many from its end. Those in between are counted
+/// only: where an attempt is made every few seconds for days, nobody reads them all.
+pub const FIRST_ATTEMPTS_KEPT: u32 = 20;
+/// See [`FIRST_ATTEMPTS_KEPT`].
+pub const LAST_ATTEMPTS_KEPT: u32 = 80;
+
 /// Why the store did not do what it was asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
@@ -320,8 +326,10 @@ pub struct DeliveryStory {
     pub reason: Option<FailureReason>,
     /// The provider's id of the message.
     pub provider_id: Option<String>,
-    /// Every attempt, oldest first.
+    /// The attempts, oldest first: the first [`FIRST_ATTEMPTS_KEPT`] and the last [`LAST_ATTEMPTS_KEPT`].
     pub attempts: Vec<Attempt>,
+    /// How many there were besides.
+    pub attempts_left_out: u32,
 }
 
 /// Keeps the notifications. Every method is one transaction; what it returned has happened and is on disk.

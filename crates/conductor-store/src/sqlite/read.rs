@@ -4,8 +4,13 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use conductor_core::store::{BATCH_MAX, Backlog, BacklogRequest, DeliveryStory, Filter, Page, Queued, Story, Summary};
-use conductor_core::{ChannelId, DeliveryKey, Notification, NotificationId, Status, StoreError, TenantId, Timestamp};
+use conductor_core::store::{
+    BATCH_MAX, Backlog, BacklogRequest, DeliveryStory, FIRST_ATTEMPTS_KEPT, Filter, LAST_ATTEMPTS_KEPT, Page, Queued,
+    Story, Summary,
+};
+use conductor_core::{
+    Attempt, ChannelId, DeliveryKey, Notification, NotificationId, Status, StoreError, TenantId, Timestamp,
+};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row};
 use tokio::sync::Semaphore;
 
@@ -274,7 +279,7 @@ pub(crate) fn story(
     let Some(notification) = notification else { return Ok(None) };
     let redacted_at = write::redacted_at(&transaction, id)?;
     let mut deliveries = Vec::new();
-    let sql = "SELECT notification, ordinal, channel, target, channel_id, status, provider_id, reason FROM ended \
+    let sql = "SELECT notification, ordinal, channel, target, channel_id, status, provider_id, reason, attempts FROM ended \
                WHERE notification = ?1 ORDER BY ordinal";
     let mut statement = transaction.prepare_cached(sql)?;
     let mut ended = statement.query([id.bytes()])?;
@@ -282,6 +287,7 @@ pub(crate) fn story(
         let key = rows::key(row)?;
         let own: Option<String> = row.get(2)?;
         let target = if own.is_some() { row.get(3)? } else { notification.target.clone() };
+        let (attempts, attempts_left_out) = attempts(&transaction, key, row.get(8)?)?;
         deliveries.push(DeliveryStory {
             key,
             channel: own.unwrap_or_else(|| notification.channel.clone()),
@@ -291,7 +297,8 @@ pub(crate) fn story(
             due_at: None,
             reason: rows::optional_word(row, 7)?,
             provider_id: row.get(6)?,
-            attempts: attempts(&transaction, key)?,
+            attempts,
+            attempts_left_out,
         });
     }
     if let Some(waiting) = write::waiting_of(&transaction, id)? {
@@ -299,6 +306,7 @@ pub(crate) fn story(
         let status = rows::waiting_status(waiting.held, leased, waiting.attempts, waiting.due, now);
         let (channel, target) =
             waiting.own.unwrap_or_else(|| (notification.channel.clone(), notification.target.clone()));
+        let (attempts, attempts_left_out) = attempts(&transaction, waiting.key, waiting.attempts)?;
         deliveries.push(DeliveryStory {
             key: waiting.key,
             channel,
@@ -308,18 +316,29 @@ pub(crate) fn story(
             due_at: (!waiting.held).then_some(waiting.due),
             reason: None,
             provider_id: waiting.progress.provider_id,
-            attempts: attempts(&transaction, waiting.key)?,
+            attempts,
+            attempts_left_out,
         });
     }
     Ok(Some(Story { notification, redacted_at, deliveries }))
 }
 
-fn attempts(connection: &Connection, key: DeliveryKey) -> rusqlite::Result<Vec<conductor_core::Attempt>> {
+/// The attempts of a delivery that are kept of `made`, and how many are not.
+fn attempts(connection: &Connection, key: DeliveryKey, made: u32) -> rusqlite::Result<(Vec<Attempt>, u32)> {
     let sql = "SELECT number, at, duration_ms, outcome, code, detail, retry_after_ms FROM attempt \
-               WHERE notification = ?1 AND ordinal = ?2 ORDER BY number";
+               WHERE notification = ?1 AND ordinal = ?2 AND number > ?3 AND number <= ?4 ORDER BY number";
     let mut statement = connection.prepare_cached(sql)?;
-    let found = statement.query_map((key.notification.bytes(), key.ordinal), |row| rows::attempt(row, 0))?;
-    found.collect()
+    let mut kept = Vec::new();
+    // An earlier version kept them all, so what is in between may be there.
+    let last = FIRST_ATTEMPTS_KEPT.max(made.saturating_sub(LAST_ATTEMPTS_KEPT));
+    for (behind, through) in [(0, FIRST_ATTEMPTS_KEPT), (last, made)] {
+        let row = (key.notification.bytes(), key.ordinal, behind, through);
+        for attempt in statement.query_map(row, |row| rows::attempt(row, 0))? {
+            kept.push(attempt?);
+        }
+    }
+    let left_out = made.saturating_sub(u32::try_from(kept.len()).unwrap_or(u32::MAX));
+    Ok((kept, left_out))
 }
 
 /// What a page of a list is asked for.

@@ -21,6 +21,10 @@ const LOOK_MAX: usize = 2_000;
 const FOUND_MAX: usize = 1_000;
 /// What a step may take of the writer's time, its commit included. A step that took longer is followed by a smaller one.
 const STEP_TARGET: Duration = Duration::from_millis(10);
+/// The most attempts that one step removes or redacts, and how many it does between two looks at the clock. A
+/// notification that has more takes several steps.
+const ATTEMPTS_MAX: usize = 4_000;
+const ATTEMPTS_AT_ONCE: usize = 500;
 /// How many notifications, or pages, the first step takes, and how many each may take: that one fsync alone takes long
 /// is no reason to need more of them.
 const STEP_MIN: usize = 16;
@@ -269,22 +273,61 @@ pub(crate) fn prune(
     candidates: &[Candidate],
     now: Timestamp,
 ) -> rusqlite::Result<Effect> {
-    let began = Instant::now();
     let mut step = Step::default();
+    let mut left = Left { since: Instant::now(), attempts: ATTEMPTS_MAX };
     for candidate in candidates {
         if has_ended(transaction, candidate)? {
+            if !let_go_of_attempts(transaction, candidate, &mut left)? {
+                break;
+            }
             match candidate.wish {
                 Wish::Remove => step.removed += usize::from(remove(transaction, candidate.id)?),
                 Wish::Redact => step.redacted += usize::from(redact(transaction, candidate.id, now)?),
             }
         }
         step.handled += 1;
-        if began.elapsed() >= STEP_TARGET {
+        if left.is_nothing() {
             break;
         }
     }
-    step.took = began.elapsed();
+    step.took = left.since.elapsed();
     Ok(Effect::Tidied(step))
+}
+
+/// What a step may still do.
+struct Left {
+    since: Instant,
+    attempts: usize,
+}
+
+impl Left {
+    fn is_nothing(&self) -> bool {
+        self.attempts == 0 || self.since.elapsed() >= STEP_TARGET
+    }
+}
+
+/// Removes a notification's attempts, or what was said of them. False: there are more, which is for another step.
+fn let_go_of_attempts(transaction: &Transaction<'_>, candidate: &Candidate, left: &mut Left) -> rusqlite::Result<bool> {
+    let mut statement = transaction.prepare_cached(match candidate.wish {
+        Wish::Remove => {
+            "DELETE FROM attempt WHERE notification = ?1 AND (ordinal, number) IN \
+             (SELECT ordinal, number FROM attempt WHERE notification = ?1 LIMIT ?2)"
+        }
+        Wish::Redact => {
+            "UPDATE attempt SET detail = NULL WHERE notification = ?1 AND (ordinal, number) IN \
+             (SELECT ordinal, number FROM attempt WHERE notification = ?1 AND detail IS NOT NULL LIMIT ?2)"
+        }
+    })?;
+    loop {
+        let count = statement.execute((candidate.id.bytes(), rows::count(ATTEMPTS_AT_ONCE)))?;
+        left.attempts = left.attempts.saturating_sub(count);
+        if count < ATTEMPTS_AT_ONCE {
+            return Ok(true);
+        }
+        if left.is_nothing() {
+            return Ok(false);
+        }
+    }
 }
 
 /// Whether it still is as it was when it was found: somebody may have tried it again.
@@ -323,11 +366,7 @@ fn untie(transaction: &Transaction<'_>, id: NotificationId) -> rusqlite::Result<
 
 fn remove(transaction: &Transaction<'_>, id: NotificationId) -> rusqlite::Result<bool> {
     let Some(ties) = untie(transaction, id)? else { return Ok(false) };
-    for sql in [
-        "DELETE FROM attempt WHERE notification = ?1",
-        "DELETE FROM ended WHERE notification = ?1",
-        "DELETE FROM notification WHERE id = ?1",
-    ] {
+    for sql in ["DELETE FROM ended WHERE notification = ?1", "DELETE FROM notification WHERE id = ?1"] {
         transaction.prepare_cached(sql)?.execute([id.bytes()])?;
     }
     let sql = "DELETE FROM feed WHERE tenant = ?1 AND notification = ?2";
@@ -341,12 +380,8 @@ fn redact(transaction: &Transaction<'_>, id: NotificationId, now: Timestamp) -> 
                redacted_at = ?3 WHERE id = ?1 AND redacted_at IS NULL";
     let row = (id.bytes(), ties.fallback.as_deref().and_then(without_targets), now.millis());
     let changed = transaction.prepare_cached(sql)?.execute(row)?;
-    for sql in [
-        "UPDATE ended SET target = NULL WHERE notification = ?1 AND target IS NOT NULL",
-        "UPDATE attempt SET detail = NULL WHERE notification = ?1 AND detail IS NOT NULL",
-    ] {
-        transaction.prepare_cached(sql)?.execute([id.bytes()])?;
-    }
+    let sql = "UPDATE ended SET target = NULL WHERE notification = ?1 AND target IS NOT NULL";
+    transaction.prepare_cached(sql)?.execute([id.bytes()])?;
     Ok(changed > 0)
 }
 

@@ -1,7 +1,8 @@
 //! What each command writes. Nothing here commits, and nothing in memory changes but the marks of what is being ended.
 
 use conductor_core::store::{
-    Accepted, Expired, Finished, IDEMPOTENCY_KEPT, Idempotency, Lease, NewNotification, Progress, Queued, Settled,
+    Accepted, Expired, FIRST_ATTEMPTS_KEPT, Finished, IDEMPOTENCY_KEPT, Idempotency, LAST_ATTEMPTS_KEPT, Lease,
+    NewNotification, Progress, Queued, Settled,
 };
 use conductor_core::{
     Attempt, ChannelId, DeliveryKey, FailureReason, Notification, NotificationId, Settlement, Status, TenantId,
@@ -386,6 +387,11 @@ fn insert_attempt(transaction: &Transaction<'_>, key: DeliveryKey, attempt: &Att
         attempt.detail,
         attempt.retry_after.map(rows::millis),
     ])?;
+    if attempt.number > FIRST_ATTEMPTS_KEPT + LAST_ATTEMPTS_KEPT {
+        let sql = "DELETE FROM attempt WHERE notification = ?1 AND ordinal = ?2 AND number = ?3";
+        let row = (key.notification.bytes(), key.ordinal, attempt.number - LAST_ATTEMPTS_KEPT);
+        transaction.prepare_cached(sql)?.execute(row)?;
+    }
     Ok(())
 }
 

@@ -1,6 +1,10 @@
 //! From accepted to ended, attempt by attempt.
 
-use conductor_core::store::{Accepted, Claim, Claimed, Filter, Finished, Settled};
+use std::time::Duration;
+
+use conductor_core::store::{
+    Accepted, Claim, Claimed, FIRST_ATTEMPTS_KEPT, Filter, Finished, LAST_ATTEMPTS_KEPT, Settled,
+};
 use conductor_core::{DeliveryKey, Draft, FailureReason, Format, Outcome, Priority, Settlement, Status, StoreError};
 
 use crate::harness::*;
@@ -232,6 +236,24 @@ pub(crate) async fn what_happened_to_a_delivery_is_told_in_its_story(mut w: Worl
     w.store().settle(lease, bare.clone()).await.unwrap();
     w.restart().await;
     assert_eq!(w.story(id).await.deliveries[0].attempts, [limited.attempt.unwrap(), bare.attempt.unwrap()]);
+}
+
+pub(crate) async fn of_a_long_history_the_first_and_the_last_attempts_are_kept(mut w: World) {
+    let kept = usize::try_from(FIRST_ATTEMPTS_KEPT + LAST_ATTEMPTS_KEPT).unwrap();
+    let id = w.plain().await;
+    for made in 1..=kept + 50 {
+        w.attempt(first(id), w.retry_in(Duration::ZERO)).await;
+        let story = w.story(id).await.deliveries.remove(0);
+        assert_eq!(story.attempts.len(), made.min(kept));
+        assert_eq!(usize::try_from(story.attempts_left_out).unwrap(), made.saturating_sub(kept));
+    }
+    w.attempt(first(id), Settlement::Failed(FailureReason::Permanent)).await;
+    w.crash().await;
+    let story = w.story(id).await.deliveries.remove(0);
+    assert_eq!((story.status, story.attempts_left_out), (Status::Failed, 51));
+    let numbers: Vec<u32> = story.attempts.iter().map(|attempt| attempt.number).collect();
+    let last = FIRST_ATTEMPTS_KEPT + 51 + 1..=FIRST_ATTEMPTS_KEPT + LAST_ATTEMPTS_KEPT + 51;
+    assert_eq!(numbers, (1..=FIRST_ATTEMPTS_KEPT).chain(last).collect::<Vec<_>>());
 }
 
 pub(crate) async fn the_status_follows_the_clock(w: World) {

@@ -30,6 +30,7 @@ macro_rules! conformance {
                         a_retry_waits_until_it_is_due, a_failure_that_does_not_count_uses_up_no_attempt,
                         what_ends_without_an_attempt_has_none, a_failure_goes_on_to_each_fallback_in_turn,
                         what_expired_takes_no_fallback, what_happened_to_a_delivery_is_told_in_its_story,
+                        of_a_long_history_the_first_and_the_last_attempts_are_kept,
                         the_status_follows_the_clock, a_claim_of_many_answers_each_in_order,
                         a_closed_store_says_so;
                     backlog: a_channels_backlog_is_found_in_parts_and_in_order,

@@ -134,6 +134,53 @@ async fn nobody_waits_long_while_much_is_removed() {
     store.close().await;
 }
 
+/// How many attempts are there, and how many of them still say what the provider said.
+fn attempts(directory: &Path) -> (usize, usize) {
+    let sql = "SELECT count(*), count(detail) FROM attempt";
+    let (all, told): (isize, isize) =
+        sqlite(directory).query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+    (all.unsigned_abs(), told.unsigned_abs())
+}
+
+#[tokio::test]
+async fn a_history_of_very_many_attempts_goes_in_several_steps() {
+    const COUNT: usize = 20_000;
+    const STEP_MAX: usize = 4_500;
+    let kept_whole = Keep { whole: None, content: Some(DAY * 30) };
+    let redacting = Arc::new(Retention { others: kept_whole, tenants: HashMap::new() });
+    let directory = filled(2, 300).await;
+    let sql = "WITH RECURSIVE n (n) AS (SELECT 2 UNION ALL SELECT n + 1 FROM n WHERE n < ?1) \
+               INSERT INTO attempt (notification, ordinal, number, at, duration_ms, outcome, detail) \
+               SELECT id, 0, n, accepted_at, 5, 'unknown', 'as the provider says' FROM n, notification WHERE id = ?2";
+    let (id, count) = (id_at(start(), 0), isize::try_from(COUNT).unwrap());
+    sqlite(directory.path()).execute(sql, (count, id.bytes())).unwrap();
+    sqlite(directory.path())
+        .execute("UPDATE ended SET attempts = ?1 WHERE notification = ?2", (count, id.bytes()))
+        .unwrap();
+    let store = open(directory.path(), a_month_later());
+    for (retention, left) in [(redacting, (COUNT + 1, 0)), (a_month(), (0, 0))] {
+        let (mut steps, mut done, mut before) = (0, 0, attempts(directory.path()));
+        loop {
+            let step = store.prune(&retention, a_month_later()).await.unwrap();
+            let after = attempts(directory.path());
+            assert!((before.0 - after.0).max(before.1 - after.1) <= STEP_MAX, "{before:?} {after:?}");
+            let story = store.notification(OTHER_TENANT, id).await.unwrap();
+            if let Some(delivery) = story.map(|mut story| story.deliveries.remove(0)) {
+                assert!(delivery.attempts.len() <= 100, "{}", delivery.attempts.len());
+                let told = delivery.attempts.len() + usize::try_from(delivery.attempts_left_out).unwrap();
+                assert_eq!(told, COUNT);
+            }
+            (steps, done, before) = (steps + 1, done + step.removed + step.redacted, after);
+            if step.is_done {
+                break;
+            }
+        }
+        assert_eq!((done, before), (2, left));
+        assert!(steps >= COUNT / STEP_MAX, "{steps}");
+    }
+    store.close().await;
+}
+
 #[tokio::test]
 async fn the_file_shrinks_when_much_was_removed_and_keeps_a_spare() {
     let directory = filled(4_000, 12_000).await;

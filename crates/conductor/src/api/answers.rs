@@ -201,7 +201,8 @@ impl From<&Summary> for NotificationItem {
         "channelId": "01943c2a-7c3e-7000-8000-0000000000c1", "targetId": "1234567890", "status": "retrying",
         "dueAt": "2024-01-15T10:30:01.100Z", "providerId": null,
         "attempts": [{ "number": 1, "at": "2024-01-15T10:30:00.512Z", "durationMs": 212, "outcome": "rateLimited",
-            "code": "429", "detail": "You are being rate limited.", "retryAfterMs": 376 }] }]
+            "code": "429", "detail": "You are being rate limited.", "retryAfterMs": 376 }],
+        "attemptsLeftOut": 0 }]
 }))]
 pub(crate) struct NotificationAnswer {
     #[serde(flatten)]
@@ -248,8 +249,10 @@ pub(crate) struct DeliveryItem {
     /// The provider's id of the message; null as long as there is none.
     #[schema(required)]
     provider_id: Option<String>,
-    /// Oldest first.
+    /// Oldest first: the first 20 and the last 80.
     attempts: Vec<AttemptItem>,
+    /// How many there were between those.
+    attempts_left_out: u32,
 }
 
 impl DeliveryItem {
@@ -267,6 +270,7 @@ impl DeliveryItem {
             reason: delivery.reason,
             provider_id: delivery.provider_id.clone(),
             attempts: delivery.attempts.iter().map(AttemptItem::from).collect(),
+            attempts_left_out: delivery.attempts_left_out,
         }
     }
 }
