@@ -26,7 +26,7 @@ use damage::Damage;
 use memory::{Hold, Memory};
 pub use opening::OpenError;
 use read::{PageRequest, Readers, Scanned};
-use retention::Tidying;
+use retention::{Tidying, UsualCommit};
 use write::Waiting;
 use writer::{Command, Envelope, Reply, Writer};
 
@@ -117,6 +117,7 @@ impl SqliteStore {
             arrived: Arc::clone(&arrived),
             failing: Arc::clone(&failing),
             damage: Arc::clone(&damage),
+            usual_commit: UsualCommit::default(),
             fed_through,
         };
         let closing = Arc::clone(&permits);

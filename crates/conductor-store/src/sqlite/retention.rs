@@ -19,7 +19,8 @@ use super::{SqliteStore, rows};
 const LOOK_MAX: usize = 2_000;
 /// The most candidates that are kept, and that one step hands to the writer.
 const FOUND_MAX: usize = 1_000;
-/// What a step may take of the writer's time, its commit included. A step that took longer is followed by a smaller one.
+/// What a step may take of the writer's time, with what it adds to its commit. A step that took longer is followed by a
+/// smaller one.
 const STEP_TARGET: Duration = Duration::from_millis(10);
 /// The most attempts that one step removes or redacts, and how many it does between two looks at the clock. A
 /// notification that has more takes several steps.
@@ -108,9 +109,26 @@ impl Default for Tidying {
 }
 
 impl Step {
-    /// What a commit of the whole batch took counts as this step's.
-    pub(crate) fn add_commit(&mut self, took: Duration) {
-        self.took += took;
+    /// What a commit takes longer because of this step counts as the step's.
+    pub(crate) fn add_commit(&mut self, excess: Duration) {
+        self.took += excess;
+    }
+}
+
+/// How long commits take in which nothing is removed: that is the disk's, however small the steps are.
+#[derive(Debug, Default)]
+pub(crate) struct UsualCommit(Option<Duration>);
+
+impl UsualCommit {
+    /// A commit without a step took so long.
+    pub(crate) fn note(&mut self, took: Duration) {
+        self.0 = Some(self.0.map_or(took, |usual| (usual * 7 + took) / 8));
+    }
+
+    /// How much longer than usual a commit took. Up to twice the usual time is the disk's own moods. Where nobody else
+    /// has committed anything, nobody had to wait either.
+    pub(crate) fn excess(&self, took: Duration) -> Duration {
+        self.0.map_or(Duration::ZERO, |usual| took.saturating_sub(usual * 2))
     }
 }
 
@@ -461,6 +479,21 @@ mod tests {
         assert_eq!(adapted(100, &step(100, 7), FOUND_MAX), 100);
         assert_eq!(adapted(800, &step(300, 11), FOUND_MAX), 150);
         assert_eq!(adapted(100, &step(3, 900), FOUND_MAX), STEP_MIN);
+    }
+
+    #[test]
+    fn a_disk_that_is_always_slow_makes_no_step_smaller() {
+        let millis = Duration::from_millis;
+        let mut usual = UsualCommit::default();
+        assert_eq!(usual.excess(millis(900)), Duration::ZERO, "nobody else commits anything");
+        [28, 35, 30, 27, 33].into_iter().for_each(|took| usual.note(millis(took)));
+        let next = |commit| {
+            let mut step = Step { handled: 100, took: millis(1), ..Step::default() };
+            step.add_commit(usual.excess(millis(commit)));
+            adapted(100, &step, FOUND_MAX)
+        };
+        assert_eq!((next(30), next(45)), (200, 200));
+        assert_eq!(next(90), 50, "the step made it slow");
     }
 
     #[test]

@@ -21,7 +21,7 @@ use super::change::{Change, Touched};
 use super::damage::Damage;
 use super::memory::{Memory, State};
 use super::replays::JobChange;
-use super::retention::{Candidate, Step};
+use super::retention::{Candidate, Step, UsualCommit};
 use super::write;
 
 /// The most commands that one commit takes.
@@ -72,6 +72,7 @@ pub(crate) struct Writer {
     /// See [`Trouble::is_shared`].
     pub(crate) failing: Arc<AtomicBool>,
     pub(crate) damage: Arc<Damage>,
+    pub(crate) usual_commit: UsualCommit,
     /// Every notification up to this one is in the table `feed`.
     pub(crate) fed_through: Option<NotificationId>,
 }
@@ -177,10 +178,16 @@ impl Writer {
         }
         let began = Instant::now();
         transaction.commit()?;
+        let took = began.elapsed();
+        let mut is_usual = true;
         for effect in &mut effects {
             if let Effect::Tidied(step) = effect {
-                step.add_commit(began.elapsed());
+                step.add_commit(self.usual_commit.excess(took));
+                is_usual = false;
             }
+        }
+        if is_usual {
+            self.usual_commit.note(took);
         }
         Ok(effects)
     }
