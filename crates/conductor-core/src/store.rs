@@ -405,7 +405,9 @@ pub trait Store: Replays + Send + Sync + 'static {
     /// How many deliveries of a channel have not ended. Costs nothing.
     fn waiting(&self, channel: ChannelId) -> u64;
 
-    /// When the oldest notification that waits in each of these channels was accepted; nothing for an empty one.
+    /// When the oldest notification that waits in each of these channels was accepted; nothing for an empty one. It looks
+    /// at a bounded part of what waits at a time: nothing also for one whose oldest lies so far behind others' that it
+    /// was not found yet, which a later call goes on with.
     async fn oldest(&self, tenant: TenantId, channels: &[ChannelId])
     -> Result<Vec<(ChannelId, Timestamp)>, StoreError>;
 

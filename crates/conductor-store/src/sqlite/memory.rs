@@ -38,8 +38,10 @@ pub(crate) struct State {
     during: Vec<Queued>,
     /// What is due later, and was never tried, is not handed over yet.
     horizon: Timestamp,
-    /// How many rows of `pending` each channel has.
-    waiting: HashMap<ChannelId, u64>,
+    /// Each channel that has rows in `pending`.
+    waiting: HashMap<ChannelId, Waiting>,
+    /// The least that came since a look for the oldest began, which may not have seen it.
+    came: Option<NotificationId>,
     /// Accepted, but not in the table `feed` yet; oldest first.
     pub(crate) unfed: Vec<(TenantId, NotificationId)>,
 }
@@ -49,6 +51,14 @@ pub(crate) struct State {
 struct Fresh {
     notification: Arc<Notification>,
     bytes: usize,
+}
+
+/// What a channel has in `pending`.
+#[derive(Debug)]
+struct Waiting {
+    count: u64,
+    /// None of its rows is of a smaller notification.
+    not_before: NotificationId,
 }
 
 /// What became of the wish to lease a delivery.
@@ -109,6 +119,7 @@ impl Default for State {
             during: Vec::new(),
             horizon: Timestamp::MAX,
             waiting: HashMap::new(),
+            came: None,
             unfed: Vec::new(),
         }
     }
@@ -167,22 +178,41 @@ impl State {
     }
 
     /// A channel has one more row in `pending`.
-    pub(crate) fn count_in(&mut self, channel: ChannelId) {
-        *self.waiting.entry(channel).or_default() += 1;
+    pub(crate) fn count_in(&mut self, channel: ChannelId, notification: NotificationId) {
+        let waiting = self.waiting.entry(channel).or_insert(Waiting { count: 0, not_before: notification });
+        waiting.count += 1;
+        waiting.not_before = waiting.not_before.min(notification);
+        self.came = Some(self.came.map_or(notification, |came| came.min(notification)));
+    }
+
+    /// A look for the oldest row of these channels begins: those that have any, and before what there is none.
+    pub(crate) fn seek_oldest(&mut self, channels: &[ChannelId]) -> Vec<(ChannelId, NotificationId)> {
+        self.came = None;
+        let place = |channel: &ChannelId| Some((*channel, self.waiting.get(channel)?.not_before));
+        channels.iter().filter_map(place).collect()
+    }
+
+    /// That look has ended: before these there was nothing of each channel.
+    pub(crate) fn found_oldest(&mut self, found: impl Iterator<Item = (ChannelId, NotificationId)>) {
+        for (channel, not_before) in found {
+            if let Some(waiting) = self.waiting.get_mut(&channel) {
+                waiting.not_before = self.came.map_or(not_before, |came| came.min(not_before));
+            }
+        }
     }
 
     /// A channel has one row less in `pending`.
     pub(crate) fn count_out(&mut self, channel: ChannelId) {
-        if let Some(count) = self.waiting.get_mut(&channel) {
-            *count -= 1;
-            if *count == 0 {
+        if let Some(waiting) = self.waiting.get_mut(&channel) {
+            waiting.count -= 1;
+            if waiting.count == 0 {
                 self.waiting.remove(&channel);
             }
         }
     }
 
     pub(crate) fn waiting(&self, channel: ChannelId) -> u64 {
-        self.waiting.get(&channel).copied().unwrap_or(0)
+        self.waiting.get(&channel).map_or(0, |waiting| waiting.count)
     }
 
     /// Nothing that was to be ended was.

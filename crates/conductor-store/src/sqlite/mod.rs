@@ -77,6 +77,8 @@ pub struct SqliteStore {
     latest: Option<NotificationId>,
     /// One scan at a time, so that each knows what came while it read.
     scanning: Mutex<()>,
+    /// One look for the oldest at a time, for the same reason.
+    seeking: Mutex<()>,
     /// How far the removal of what is old has come.
     tidying: Mutex<Tidying>,
     /// The writer; none after it has ended.
@@ -101,7 +103,8 @@ impl SqliteStore {
         if let Some(last) = connection.query_row(sql, [], rows::key).optional().map_err(engine)? {
             memory.lock().begin_scan(unclean.then_some(last));
         }
-        read::count_waiting(&connection, |channel| memory.lock().count_in(channel)).map_err(engine)?;
+        let count_in = |channel, notification| memory.lock().count_in(channel, notification);
+        read::count_waiting(&connection, count_in).map_err(engine)?;
         let latest: Option<[u8; 16]> =
             connection.query_row("SELECT max(id) FROM notification", [], |row| row.get(0)).map_err(engine)?;
         let arrived = Arc::new(Notify::new());
@@ -144,6 +147,7 @@ impl SqliteStore {
             // What the feed was written up to may be gone already.
             latest: latest.max(mark).map(NotificationId::from_bytes),
             scanning: Mutex::default(),
+            seeking: Mutex::default(),
             tidying: Mutex::default(),
             writer: Mutex::new(Some(thread.map_err(io)?)),
         })
@@ -404,9 +408,15 @@ impl Store for SqliteStore {
         tenant: TenantId,
         channels: &[ChannelId],
     ) -> Result<Vec<(ChannelId, Timestamp)>, StoreError> {
-        let waiting = |channel: &ChannelId| self.waiting(*channel) > 0;
-        let channels = channels.iter().copied().filter(waiting).collect();
-        self.readers.read(move |connection| read::oldest(connection, tenant, channels)).await
+        let _alone = self.seeking.lock().await;
+        let places = self.memory.lock().seek_oldest(channels);
+        if places.is_empty() {
+            return Ok(Vec::new());
+        }
+        let looked = self.readers.read(move |connection| read::oldest(connection, tenant, &places)).await?;
+        self.memory.lock().found_oldest(looked.iter().map(|oldest| (oldest.channel, oldest.not_before)));
+        let found = |oldest: read::Oldest| Some((oldest.channel, oldest.accepted_at?));
+        Ok(looked.into_iter().filter_map(found).collect())
     }
 
     async fn expire(&self, now: Timestamp) -> Result<Vec<Expired>, StoreError> {

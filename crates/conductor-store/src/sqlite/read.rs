@@ -30,6 +30,8 @@ const LOOK_MAX: usize = 20_000;
 const BACKLOG_LOOK_MAX: usize = 4_000;
 /// The most rows that one part of a scan goes through, whatever they are: the dispatcher waits for it.
 const SCAN_LOOK_MAX: usize = 4_000;
+/// The most rows that one look for the oldest of some channels goes through. The next look goes on there.
+const OLDEST_LOOK_MAX: usize = 4_000;
 /// A page ends when its notifications are larger than this in all, however few they are.
 const PAGE_MAX_BYTES: usize = 1024 * 1024;
 /// A clock that was put back makes ids that are later than what they were accepted at; a list with an upper bound of
@@ -202,36 +204,68 @@ pub(crate) fn payloads(
     keys.iter().map(one).collect()
 }
 
-/// How many rows of `pending` each channel has, one entry a row.
-pub(crate) fn count_waiting(connection: &Connection, mut count: impl FnMut(ChannelId)) -> rusqlite::Result<()> {
-    let mut statement = connection.prepare("SELECT channel_id FROM pending")?;
+/// How many rows of `pending` each channel has, one entry a row, with its notification.
+pub(crate) fn count_waiting(
+    connection: &Connection,
+    mut count: impl FnMut(ChannelId, NotificationId),
+) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare("SELECT channel_id, notification FROM pending")?;
     let mut found = statement.query([])?;
     while let Some(row) = found.next()? {
-        count(ChannelId::from_bytes(rows::id_bytes(row, 0)?));
+        count(ChannelId::from_bytes(rows::id_bytes(row, 0)?), NotificationId::from_bytes(rows::id_bytes(row, 1)?));
     }
     Ok(())
 }
 
-/// The oldest notification that waits in each of these channels of a tenant. Ends as soon as it has found one for each.
+/// The oldest of what waits in a channel, as far as one look has found it.
+pub(crate) struct Oldest {
+    pub(crate) channel: ChannelId,
+    /// Nothing older waits in the channel.
+    pub(crate) not_before: NotificationId,
+    /// When it was accepted; none if it was not found yet.
+    pub(crate) accepted_at: Option<Timestamp>,
+}
+
+/// Looks for the oldest notification that waits in each of these channels of a tenant, each behind the place before
+/// which there is none. Looks at no more than [`OLDEST_LOOK_MAX`] rows, whosever they are.
 pub(crate) fn oldest(
     connection: &Connection,
     tenant: TenantId,
-    mut channels: HashSet<ChannelId>,
-) -> rusqlite::Result<Vec<(ChannelId, Timestamp)>> {
-    let sql = "SELECT p.channel_id, n.accepted_at FROM pending AS p CROSS JOIN notification AS n ON n.id = p.notification \
-               WHERE p.tenant = ?1 ORDER BY p.notification";
-    let mut statement = connection.prepare_cached(sql)?;
-    let mut found = statement.query([tenant.bytes()])?;
-    let mut oldest = Vec::new();
-    while !channels.is_empty()
-        && let Some(row) = found.next()?
-    {
-        let channel = ChannelId::from_bytes(rows::id_bytes(row, 0)?);
-        if channels.remove(&channel) {
-            oldest.push((channel, rows::time(row, 1)?));
+    channels: &[(ChannelId, NotificationId)],
+) -> rusqlite::Result<Vec<Oldest>> {
+    let sql = "SELECT n.accepted_at FROM pending AS p CROSS JOIN notification AS n ON n.id = p.notification \
+               WHERE p.notification = ?1 AND p.tenant = ?2 AND p.channel_id = ?3";
+    let mut known = connection.prepare_cached(sql)?;
+    let (mut found, mut sought, mut from) = (Vec::new(), HashSet::new(), None);
+    for (channel, not_before) in channels {
+        let row = (not_before.bytes(), tenant.bytes(), channel.bytes());
+        match known.query_row(row, |row| rows::time(row, 0)).optional()? {
+            Some(at) => found.push(Oldest { channel: *channel, not_before: *not_before, accepted_at: Some(at) }),
+            None => {
+                sought.insert(*channel);
+                from = Some(from.map_or(*not_before, |from: NotificationId| from.min(*not_before)));
+            }
         }
     }
-    Ok(oldest)
+    let Some(mut through) = from else { return Ok(found) };
+    let sql = "SELECT notification, channel_id FROM pending WHERE notification >= ?1 \
+               ORDER BY notification LIMIT ?2";
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut following = statement.query((through.bytes(), rows::count(OLDEST_LOOK_MAX)))?;
+    while !sought.is_empty()
+        && let Some(row) = following.next()?
+    {
+        through = NotificationId::from_bytes(rows::id_bytes(row, 0)?);
+        let channel = ChannelId::from_bytes(rows::id_bytes(row, 1)?);
+        if sought.remove(&channel) {
+            let row = (through.bytes(), tenant.bytes(), channel.bytes());
+            let accepted_at = known.query_row(row, |row| rows::time(row, 0)).optional()?;
+            found.push(Oldest { channel, not_before: through, accepted_at });
+        }
+    }
+    let missing = |channel| Oldest { channel, not_before: through, accepted_at: None };
+    found.extend(sought.into_iter().map(missing));
+    Ok(found)
 }
 
 /// Waiting deliveries whose time has run out. Those under way are passed over, so that they never fill the batch.

@@ -205,7 +205,7 @@ impl Writer {
                 if settled.status.has_ended() {
                     memory.count_out(lease.channel);
                     if let Some(next) = settled.next {
-                        memory.count_in(next.channel);
+                        memory.count_in(next.channel, next.key.notification);
                     }
                 }
                 drop(memory);
@@ -260,7 +260,7 @@ impl Writer {
         if matches!(accepted, Accepted::New { .. }) {
             let notification = &new.notification;
             let at_once = notification.first_due() <= notification.accepted_at;
-            memory.count_in(notification.channel_id);
+            memory.count_in(notification.channel_id, notification.id);
             memory.arrive(write::first(notification), at_once.then_some(notification));
             if Some(notification.id) > self.fed_through {
                 memory.unfed.push((notification.tenant, notification.id));
@@ -335,7 +335,7 @@ fn touch(memory: &mut State, touched: &Touched) {
         }
     }
     if let Some(queued) = touched.queued {
-        memory.count_in(queued.channel);
+        memory.count_in(queued.channel, queued.key.notification);
         memory.arrive(queued, None);
     }
 }

@@ -62,6 +62,41 @@ pub(crate) async fn a_part_of_a_backlog_is_bounded_also_where_nothing_is_found(w
     assert_eq!(all(&w, OTHER_CHANNEL, None, 10).await, [last]);
 }
 
+pub(crate) async fn the_oldest_of_a_channel_is_found_little_by_little_behind_those_of_others(mut w: World) {
+    let oldest = async |w: &World| {
+        let oldest = w.store().oldest(TENANT, &[THIRD_CHANNEL, CHANNEL]).await.unwrap();
+        assert!(oldest.iter().all(|(channel, _)| *channel == CHANNEL));
+        oldest.first().map(|(_, at)| *at)
+    };
+    assert_eq!(oldest(&w).await, None);
+    let dead = w.dead_letter().await;
+    let (dead_at, first_at) = (w.now(), w.now().plus(SECOND));
+    w.clock.advance(SECOND);
+    let before = w.plain().await;
+    for _ in 0..9_000 {
+        w.accept(|d| (d.tenant, d.channel_id) = (OTHER_TENANT, OTHER_CHANNEL)).await;
+    }
+    w.clock.advance(SECOND);
+    let behind_at = w.now();
+    w.plain().await;
+    for crash in [false, true] {
+        if crash {
+            w.crash().await;
+        }
+        assert_eq!(oldest(&w).await, Some(first_at));
+    }
+    w.cancel(before).await;
+    let mut looks = 1;
+    while oldest(&w).await != Some(behind_at) {
+        looks += 1;
+        assert!(looks < 10, "each look goes on where the last one stopped");
+    }
+    assert!(looks > 1, "one look has gone through all that waits");
+    assert_eq!(oldest(&w).await, Some(behind_at));
+    w.replay(dead).await;
+    assert_eq!(oldest(&w).await, Some(dead_at), "an older one has come back");
+}
+
 pub(crate) async fn what_is_held_or_over_is_no_backlog(w: World) {
     let sent = w.plain().await;
     w.attempt(first(sent), Settlement::Sent).await;

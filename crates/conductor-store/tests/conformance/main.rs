@@ -35,6 +35,7 @@ macro_rules! conformance {
                         a_closed_store_says_so;
                     backlog: a_channels_backlog_is_found_in_parts_and_in_order,
                         a_part_of_a_backlog_is_bounded_also_where_nothing_is_found,
+                        the_oldest_of_a_channel_is_found_little_by_little_behind_those_of_others,
                         what_is_held_or_over_is_no_backlog, a_backlog_that_saw_a_process_die_is_suspect;
                     changes: a_waiting_notification_is_taken_back, what_is_under_way_or_over_is_not_taken_back,
                         a_held_notification_waits_for_a_person, a_held_notification_goes_on_when_it_is_replayed,

@@ -201,8 +201,7 @@ impl From<&Summary> for NotificationItem {
         "channelId": "01943c2a-7c3e-7000-8000-0000000000c1", "targetId": "1234567890", "status": "retrying",
         "dueAt": "2024-01-15T10:30:01.100Z", "providerId": null,
         "attempts": [{ "number": 1, "at": "2024-01-15T10:30:00.512Z", "durationMs": 212, "outcome": "rateLimited",
-            "code": "429", "detail": "You are being rate limited.", "retryAfterMs": 376 }],
-        "attemptsLeftOut": 0 }]
+            "code": "429", "detail": "You are being rate limited.", "retryAfterMs": 376 }] }]
 }))]
 pub(crate) struct NotificationAnswer {
     #[serde(flatten)]
@@ -251,8 +250,10 @@ pub(crate) struct DeliveryItem {
     provider_id: Option<String>,
     /// Oldest first: the first 20 and the last 80.
     attempts: Vec<AttemptItem>,
-    /// How many there were between those.
-    attempts_left_out: u32,
+    /// How many there were between those; absent where there were none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    attempts_left_out: Option<u32>,
 }
 
 impl DeliveryItem {
@@ -270,7 +271,7 @@ impl DeliveryItem {
             reason: delivery.reason,
             provider_id: delivery.provider_id.clone(),
             attempts: delivery.attempts.iter().map(AttemptItem::from).collect(),
-            attempts_left_out: delivery.attempts_left_out,
+            attempts_left_out: Some(delivery.attempts_left_out).filter(|count| *count > 0),
         }
     }
 }
@@ -417,7 +418,8 @@ pub(crate) struct ChannelItem {
     paused_until: Option<Timestamp>,
     /// Deliveries that wait.
     queued: u64,
-    /// When the oldest of them was accepted; null where none waits.
+    /// When the oldest of them was accepted; null where none waits, or where so much of others waits before it that it
+    /// was not found yet.
     #[schema(value_type = Option<String>, format = DateTime, required)]
     oldest_queued_at: Option<Timestamp>,
 }
