@@ -12,6 +12,7 @@ use conductor_core::retention::{Compacted, Pruned, age_counts_from};
 use conductor_core::{Keep, NotificationId, Retention, StoreError, TenantId, Timestamp};
 use rusqlite::{Connection, OptionalExtension, Transaction};
 
+use super::write::delete_live_key;
 use super::writer::{Command, Effect};
 use super::{SqliteStore, rows};
 
@@ -375,9 +376,7 @@ fn untie(transaction: &Transaction<'_>, id: NotificationId) -> rusqlite::Result<
     };
     let ties = transaction.prepare_cached(sql)?.query_row([id.bytes()], row).optional()?;
     if let Some(Ties { tenant, channel, target, key: Some(key), .. }) = &ties {
-        let sql = "DELETE FROM live_key WHERE tenant = ?1 AND channel_id = ?2 AND target = ?3 AND key = ?4 \
-                   AND notification = ?5";
-        transaction.prepare_cached(sql)?.execute((tenant, channel, target, key, id.bytes()))?;
+        delete_live_key(transaction, (tenant, channel, target, key), id)?;
     }
     Ok(ties)
 }

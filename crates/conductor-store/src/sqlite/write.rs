@@ -365,11 +365,20 @@ pub(super) fn end(transaction: &Transaction<'_>, waiting: &Waiting, end: &End<'_
 /// Lets go of a notification's `key`, if it still holds it.
 pub(super) fn let_go_of_key(transaction: &Transaction<'_>, notification: &Notification) -> rusqlite::Result<()> {
     let Some(key) = &notification.key else { return Ok(()) };
+    let target = notification.target.as_deref().unwrap_or_default();
+    let place = (notification.tenant.bytes(), notification.channel_id.bytes(), target, key.as_str());
+    delete_live_key(transaction, place, notification.id)
+}
+
+/// Frees a `key` of a tenant, a channel and a target, if this notification holds it.
+pub(super) fn delete_live_key(
+    transaction: &Transaction<'_>,
+    (tenant, channel, target, key): (&[u8; 16], &[u8; 16], &str, &str),
+    holder: NotificationId,
+) -> rusqlite::Result<()> {
     let sql = "DELETE FROM live_key WHERE tenant = ?1 AND channel_id = ?2 AND target = ?3 AND key = ?4 \
                AND notification = ?5";
-    let target = notification.target.as_deref().unwrap_or_default();
-    let (tenant, channel) = (notification.tenant.bytes(), notification.channel_id.bytes());
-    transaction.prepare_cached(sql)?.execute((tenant, channel, target, key, notification.id.bytes()))?;
+    transaction.prepare_cached(sql)?.execute((tenant, channel, target, key, holder.bytes()))?;
     Ok(())
 }
 
