@@ -1,6 +1,7 @@
 //! What has ended long ago goes, through the whole server.
 
-use std::sync::Arc;
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use conductor_core::{ManualClock, Timestamp};
@@ -78,8 +79,37 @@ async fn what_is_old_goes_as_each_tenant_has_it() {
     assert!(metrics.contains("conductor_notifications_redacted_total 1\n"), "{metrics}");
 }
 
+/// What this test's thread has logged, on which its servers run.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().expect("nobody has panicked").write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Log {
+    /// Waits until this was logged.
+    async fn has(&self, words: &str) {
+        let start = Instant::now();
+        while !String::from_utf8_lossy(&self.0.lock().unwrap()).contains(words) {
+            assert!(start.elapsed() < DEADLINE, "{words:?} was never logged");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_server_that_wakes_up_a_year_later_waits_before_it_removes_anything() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    let _logged = tracing::subscriber::set_default(subscriber);
     let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_763_000_000_000)));
     let world = world(&clock);
     let server = world.clone().start().await;
@@ -88,6 +118,7 @@ async fn a_server_that_wakes_up_a_year_later_waits_before_it_removes_anything() 
     let directory = server.stop().await;
     clock.advance(HOUR * 24 * 365);
     let server = world.clone().start_in(directory).await;
+    log.has("no old notification is removed").await;
     // The first round of the next start takes its time for granted, because this notification is of that year.
     let witness = server.send(KEY_B, &json!({ "channel": "log", "message": "m" })).await;
     server.wait_for(KEY_B, &witness, "sent").await;
