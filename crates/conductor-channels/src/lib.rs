@@ -238,8 +238,12 @@ impl std::fmt::Debug for Plugin {
 }
 
 /// Every plugin of this build.
-pub static PLUGINS: &[Plugin] =
-    &[Plugin::of::<log::Log>(), Plugin::of::<webhook::Webhook>(), Plugin::of::<discord::Discord>()];
+pub static PLUGINS: &[Plugin] = &[
+    Plugin::of::<log::Log>(),
+    Plugin::of::<webhook::Webhook>(),
+    Plugin::of::<discord::Discord>(),
+    Plugin::of::<discord::webhook::DiscordWebhook>(),
+];
 
 /// The plugin of that name, or with that alias.
 pub fn plugin<'a>(plugins: &'a [Plugin], name: &str) -> Option<&'a Plugin> {

@@ -32,6 +32,15 @@ pub trait Channel: Send + Sync + 'static {
         Health::Unknown
     }
 
+    /// Begins what stands as long as the channel is in use, such as a connection that shows a bot as online. Returns at
+    /// once; called within a runtime, and not at all for a channel that is only tried out.
+    fn open(&self) {}
+
+    /// How that is doing; none where nothing stands, or nothing is known yet. Read often.
+    fn standing(&self) -> Option<Standing> {
+        None
+    }
+
     /// Lets go of connections. Called once, after the last `send` has returned.
     async fn shutdown(&self) {}
 }
@@ -152,6 +161,22 @@ pub enum Health {
     },
     /// It cannot be asked without sending something.
     Unknown,
+}
+
+impl Health {
+    /// Whether it would probably not work.
+    pub const fn is_down(&self) -> bool {
+        matches!(self, Self::Down { .. })
+    }
+}
+
+/// How a connection that stands between messages is doing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    /// Whether it is there.
+    pub health: Health,
+    /// Since when it is so.
+    pub since: Timestamp,
 }
 
 /// How far a provider's "too fast" reaches.

@@ -17,7 +17,9 @@ pub mod signature;
 pub mod store;
 pub mod time;
 
-pub use channel::{Channel, Health, Limits, Message, Receipt, Scope, SendError, SendErrorKind, TextLimit, Unit};
+pub use channel::{
+    Channel, Health, Limits, Message, Receipt, Scope, SendError, SendErrorKind, Standing, TextLimit, Unit,
+};
 pub use delivery::{Attempt, DeliveryKey, FailureReason, Outcome, Status};
 pub use id::{ChannelId, DeliveryId, NotificationId, ReplayId, TenantId};
 pub use notification::{Draft, Fallback, Format, Notification, Priority};

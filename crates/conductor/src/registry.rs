@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use conductor_channels::http::HttpClients;
 use conductor_channels::{ChannelContext, Plugin};
-use conductor_core::{Channel, ChannelId, Clock, Keep, Limits, Rate, Retention, RetryPolicy, TenantId};
+use conductor_core::{
+    Channel, ChannelId, Clock, Health, Keep, Limits, Rate, Retention, RetryPolicy, Standing, TenantId,
+};
 use ring::digest::{SHA256, digest};
 
 use crate::config::{ChannelConfig, Configuration, Lasting, TenantConfig};
@@ -148,6 +150,23 @@ impl Registry {
     }
 }
 
+impl LiveChannel {
+    /// What holds it up, if anything: what its attempts came to and, where those have nothing against it, how the
+    /// connection that stands between them is doing.
+    pub fn state(&self) -> flow::State {
+        let state = self.flow.state();
+        match self.channel.standing() {
+            Some(Standing { health: health @ Health::Down { .. }, since }) if !state.health.is_down() => {
+                flow::State { health, since, ..state }
+            }
+            Some(Standing { health, since }) if state.health == Health::Unknown => {
+                flow::State { health, since, ..state }
+            }
+            _ => state,
+        }
+    }
+}
+
 impl Tenant {
     /// One of its channels.
     pub fn channel(&self, id: ChannelId) -> Option<&Arc<LiveChannel>> {
@@ -198,6 +217,7 @@ async fn initialize(
     let target = plugin.target_in(&values);
     let channel = plugin.initialize(values, context).await;
     let channel = channel.map_err(|error| anyhow::anyhow!("channel \"{name}\" ({}): {error}", plugin.kind))?;
+    channel.open();
     Ok(LiveChannel {
         id,
         name,

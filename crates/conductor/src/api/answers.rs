@@ -435,7 +435,7 @@ pub(crate) struct HealthItem {
 impl ChannelItem {
     /// A channel in which so many wait, the oldest since then.
     pub(crate) fn new(channel: &LiveChannel, queued: u64, oldest_queued_at: Option<Timestamp>, now: Timestamp) -> Self {
-        let mut state = channel.flow.state();
+        let mut state = channel.state();
         // It is told when an attempt has been made; what has run out since is over all the same.
         if state.paused_until.is_some_and(|until| until <= now) {
             state.paused_until = None;
