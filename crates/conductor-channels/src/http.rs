@@ -20,7 +20,7 @@ pub use answer::{Response, WORDS_MAX, classify, retry_after, tidy, wait, words};
 pub use error::HttpError;
 pub use guard::{Lookup, Refusal, SystemLookup};
 pub use request::{Request, below, check_url, place};
-pub use socket::{Socket, SocketError};
+pub use web_socket::{WebSocket, WebSocketError};
 
 use guard::Guard;
 
@@ -28,7 +28,7 @@ mod answer;
 mod error;
 mod guard;
 mod request;
-mod socket;
+mod web_socket;
 #[cfg(test)]
 mod tests;
 

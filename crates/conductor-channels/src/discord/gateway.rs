@@ -15,7 +15,7 @@ use url::Url;
 
 use super::answer::Whose;
 use super::{AGENT, answer};
-use crate::http::{HttpClient, Request, Response, Socket, below, wait};
+use crate::http::{HttpClient, Request, Response, WebSocket, below, wait};
 
 #[cfg(test)]
 pub(crate) mod fake;
@@ -140,7 +140,7 @@ impl Gateway {
     }
 
     /// A connection to where the session is to be taken up, or to where Discord says that one may begin.
-    async fn connect(&self, held: &mut Option<Held>) -> Result<Socket, End> {
+    async fn connect(&self, held: &mut Option<Held>) -> Result<WebSocket, End> {
         if let Some(mut session) = held.take() {
             return match self.open(&session.address).await {
                 Ok(socket) => {
@@ -165,7 +165,7 @@ impl Gateway {
         self.open(&address).await.map_err(failed)
     }
 
-    async fn open(&self, address: &Url) -> Result<Socket, String> {
+    async fn open(&self, address: &Url) -> Result<WebSocket, String> {
         // The token goes there: never in the open where the API itself is asked under TLS.
         if self.base.scheme() == "https" && address.scheme() != "wss" {
             return Err("the gateway's address does not begin with wss://".to_owned());

@@ -13,7 +13,7 @@ use tokio_websockets::{CloseCode, Message};
 use url::Url;
 
 use super::{Gateway, told_to};
-use crate::http::{Socket, tidy};
+use crate::http::{WebSocket, tidy};
 
 /// The gateway greets, and takes a session up, within this time.
 const ANSWER_MAX: Duration = Duration::from_secs(30);
@@ -141,7 +141,7 @@ impl<'a> Session<'a> {
     }
 
     /// Keeps the connection until it ends.
-    pub(super) async fn run(mut self, mut socket: Socket, stop: &mut watch::Receiver<bool>) -> End {
+    pub(super) async fn run(mut self, mut socket: WebSocket, stop: &mut watch::Receiver<bool>) -> End {
         let broken = self.keep(&mut socket, stop).await;
         let code = match &broken {
             Broken::Closed(..) => None,
@@ -184,7 +184,7 @@ impl<'a> Session<'a> {
     }
 
     /// Reads, and keeps the heart beating beside it: neither waits for the other.
-    async fn keep(&mut self, socket: &mut Socket, stop: &mut watch::Receiver<bool>) -> Broken {
+    async fn keep(&mut self, socket: &mut WebSocket, stop: &mut watch::Receiver<bool>) -> Broken {
         let beat = tokio::select! {
             () = told_to(stop) => return Broken::Stop,
             hello = timeout(ANSWER_MAX, self.hello(socket)) => match hello {
@@ -220,7 +220,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    async fn hello(&mut self, socket: &mut Socket) -> Result<Duration, Broken> {
+    async fn hello(&mut self, socket: &mut WebSocket) -> Result<Duration, Broken> {
         loop {
             let frame = self.read(socket).await?;
             if frame.op == HELLO {
@@ -230,7 +230,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    async fn introduce(&mut self, socket: &mut Socket) -> Result<(), Broken> {
+    async fn introduce(&mut self, socket: &mut WebSocket) -> Result<(), Broken> {
         let token = self.gateway.token.expose();
         let frame = match &self.held {
             Some(held) => json!({
@@ -254,7 +254,7 @@ impl<'a> Session<'a> {
 
     /// The time for a heartbeat of our own has come. One that has not been answered by now tells that the other side
     /// is gone, though the connection still stands.
-    async fn beat(&mut self, socket: &mut Socket) -> Result<(), Broken> {
+    async fn beat(&mut self, socket: &mut WebSocket) -> Result<(), Broken> {
         if !self.acknowledged {
             return Err(Broken::Lost("Discord's gateway left a heartbeat unanswered".to_owned()));
         }
@@ -262,12 +262,12 @@ impl<'a> Session<'a> {
         self.heartbeat(socket).await
     }
 
-    async fn heartbeat(&self, socket: &mut Socket) -> Result<(), Broken> {
+    async fn heartbeat(&self, socket: &mut WebSocket) -> Result<(), Broken> {
         let sequence = self.held.as_ref().and_then(|held| held.sequence);
         write(socket, &json!({ "op": HEARTBEAT, "d": sequence })).await
     }
 
-    async fn handle(&mut self, frame: Frame, socket: &mut Socket) -> Result<(), Broken> {
+    async fn handle(&mut self, frame: Frame, socket: &mut WebSocket) -> Result<(), Broken> {
         if let (Some(held), Some(sequence)) = (&mut self.held, frame.s) {
             held.sequence = Some(sequence);
         }
@@ -301,7 +301,7 @@ impl<'a> Session<'a> {
     }
 
     /// The next frame. Can be dropped at any point without losing one.
-    async fn read(&self, socket: &mut Socket) -> Result<Frame, Broken> {
+    async fn read(&self, socket: &mut WebSocket) -> Result<Frame, Broken> {
         loop {
             let message = match socket.next().await {
                 Some(Ok(message)) => message,
@@ -328,7 +328,7 @@ fn session(frame: &Frame, gateway: &Gateway) -> Option<Held> {
     secure.then_some(Held { id, sequence: frame.s, address, tries: 0 })
 }
 
-async fn write(socket: &mut Socket, frame: &Value) -> Result<(), Broken> {
+async fn write(socket: &mut WebSocket, frame: &Value) -> Result<(), Broken> {
     match timeout(WRITE_MAX, socket.send(Message::text(frame.to_string()))).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => Err(Broken::Closed(None, error.to_string())),

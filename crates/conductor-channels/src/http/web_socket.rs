@@ -13,14 +13,14 @@ use url::Url;
 use super::{HttpClient, HttpError, Request, place};
 
 /// A connected WebSocket.
-pub type Socket = WebSocketStream<reqwest::Upgraded>;
+pub type WebSocket = WebSocketStream<reqwest::Upgraded>;
 
 /// What RFC 6455 has both sides add to the key.
 const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
 /// Why there is no WebSocket. No text in it holds a path or a query.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum SocketError {
+pub enum WebSocketError {
     /// There was no answer.
     #[error(transparent)]
     Http(#[from] HttpError),
@@ -52,16 +52,16 @@ impl HttpClient {
     ///
     /// # Errors
     ///
-    /// See [`SocketError`].
-    pub async fn web_socket(&self, url: &Url, timeout: Duration, message_max: usize) -> Result<Socket, SocketError> {
+    /// See [`WebSocketError`].
+    pub async fn web_socket(&self, url: &Url, timeout: Duration, message_max: usize) -> Result<WebSocket, WebSocketError> {
         let place = place(url);
         let scheme = match url.scheme() {
             "wss" => "https",
             "ws" => "http",
-            _ => return Err(SocketError::Scheme { place }),
+            _ => return Err(WebSocketError::Scheme { place }),
         };
         let mut url = url.clone();
-        url.set_scheme(scheme).map_err(|()| SocketError::Scheme { place: place.clone() })?;
+        url.set_scheme(scheme).map_err(|()| WebSocketError::Scheme { place: place.clone() })?;
         let key = STANDARD.encode(fastrand::u128(..).to_be_bytes());
         let key_value = HeaderValue::try_from(&key).expect("base64 is a header's value");
         let request = Request::get(url)
@@ -71,9 +71,9 @@ impl HttpClient {
             .header(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"))
             .header(SEC_WEBSOCKET_KEY, key_value);
         let (head, upgraded) = self.upgrade(request).await?;
-        let Some(upgraded) = upgraded else { return Err(SocketError::Refused { place, status: head.status }) };
+        let Some(upgraded) = upgraded else { return Err(WebSocketError::Refused { place, status: head.status }) };
         if head.headers.get(SEC_WEBSOCKET_ACCEPT).is_none_or(|accept| accept.as_bytes() != accepted(&key).as_bytes()) {
-            return Err(SocketError::Misfit { place });
+            return Err(WebSocketError::Misfit { place });
         }
         let limits = Limits::default().max_payload_len(Some(message_max));
         Ok(ClientBuilder::new().limits(limits).take_over(upgraded))
