@@ -15,6 +15,7 @@ use serde_json::{Map, Value};
 use url::Url;
 
 pub mod discord;
+pub mod email;
 pub mod http;
 pub mod log;
 pub mod markdown;
@@ -243,6 +244,7 @@ pub static PLUGINS: &[Plugin] = &[
     Plugin::of::<webhook::Webhook>(),
     Plugin::of::<discord::Discord>(),
     Plugin::of::<discord::webhook::DiscordWebhook>(),
+    Plugin::of::<email::Email>(),
 ];
 
 /// The plugin of that name, or with that alias.

@@ -53,7 +53,12 @@ impl HttpClient {
     /// # Errors
     ///
     /// See [`WebSocketError`].
-    pub async fn web_socket(&self, url: &Url, timeout: Duration, message_max: usize) -> Result<WebSocket, WebSocketError> {
+    pub async fn web_socket(
+        &self,
+        url: &Url,
+        timeout: Duration,
+        message_max: usize,
+    ) -> Result<WebSocket, WebSocketError> {
         let place = place(url);
         let scheme = match url.scheme() {
             "wss" => "https",
