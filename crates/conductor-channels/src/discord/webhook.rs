@@ -62,15 +62,15 @@ pub struct Config {
 struct Webhook {
     id: Snowflake,
     token: Secret,
-    /// Whether the address is on one of Discord's own hosts.
-    at_discord: bool,
 }
 
 impl Webhook {
     fn parse(url: &Secret) -> Result<Self, &'static str> {
         let url = Url::parse(url.expose()).map_err(|_| "is no URL")?;
-        if !matches!(url.scheme(), "https" | "http") {
-            return Err("does not begin with https://");
+        let known = matches!(url.host(), Some(Host::Domain(name)) if HOSTS.contains(&name));
+        if url.scheme() != "https" || url.port().is_some() || !known {
+            return Err("does not begin with https://discord.com/ (where the server is another one, write it so all \
+                        the same, and name that server in the option baseUrl)");
         }
         let parts: Vec<&str> = url.path_segments().into_iter().flatten().filter(|part| !part.is_empty()).collect();
         let at = parts.iter().position(|part| *part == "webhooks").ok_or("is no webhook's address")?;
@@ -84,11 +84,7 @@ impl Webhook {
         if !plain || token.len() > TOKEN_MAX {
             return Err("ends with what is no webhook's token");
         }
-        let host = url.host();
-        let at_discord = url.scheme() == "https"
-            && url.port().is_none()
-            && matches!(host, Some(Host::Domain(name)) if HOSTS.contains(&name));
-        Ok(Self { id, token: Secret::new(token), at_discord })
+        Ok(Self { id, token: Secret::new(token) })
     }
 }
 
@@ -141,11 +137,6 @@ impl ChannelPlugin for DiscordWebhook {
     async fn initialize(config: Config, context: ChannelContext) -> Result<Self, InitError> {
         let webhook = Webhook::parse(&config.webhook_url);
         let webhook = webhook.map_err(|reason| InitError(format!("webhookUrl {reason}")))?;
-        if context.base_url.is_none() && !webhook.at_discord {
-            let text = "webhookUrl is not on one of Discord's hosts; name its server in the option baseUrl if that is \
-                        meant, such as \"baseUrl\": \"https://discord.example\"";
-            return Err(InitError(text.to_owned()));
-        }
         let thread = match &config.thread_id {
             Some(id) => Some(Snowflake::parse(id).ok_or_else(|| InitError("threadId is no Discord id".into()))?),
             None => None,
@@ -209,7 +200,7 @@ impl Channel for DiscordWebhook {
 
 impl DiscordWebhook {
     fn url(&self) -> Url {
-        let Webhook { id, token, .. } = &self.webhook;
+        let Webhook { id, token } = &self.webhook;
         below(&self.base, &format!("/api/v10/webhooks/{id}/{}", token.expose()))
     }
 
