@@ -60,6 +60,7 @@ pub struct Discord {
     authorization: HeaderValue,
     channel: Snowflake,
     account: Arc<Account>,
+    gateway: bool,
     /// Whether the gateway connection is to stand for this channel.
     opened: AtomicBool,
 }
@@ -73,6 +74,14 @@ pub struct Config {
     pub bot_token: Secret,
     /// The channel that gets the messages, as a number: Copy Channel ID in Discord's developer mode.
     pub channel_id: String,
+    /// Whether the bot is connected to Discord's gateway, so that it shows as online. Messages go out either way. To be
+    /// `false` where the gateway cannot be reached, as behind a proxy for the API alone.
+    #[serde(default = "connected")]
+    pub gateway: bool,
+}
+
+const fn connected() -> bool {
+    true
 }
 
 /// Discord's ids: a number of 64 bits.
@@ -148,7 +157,8 @@ impl ChannelPlugin for Discord {
         let base = base.unwrap_or_else(|| Url::parse(BASE_URL).expect("the constant is a URL"));
         let account = Account::of(&base, &config.bot_token);
         let opened = AtomicBool::new(false);
-        Ok(Self { context, base, token: config.bot_token, authorization, channel, account, opened })
+        let Config { bot_token: token, gateway, .. } = config;
+        Ok(Self { context, base, token, authorization, channel, account, gateway, opened })
     }
 }
 
@@ -198,7 +208,7 @@ impl Channel for Discord {
     }
 
     fn open(&self) {
-        if self.opened.swap(true, Ordering::SeqCst) {
+        if !self.gateway || self.opened.swap(true, Ordering::SeqCst) {
             return;
         }
         self.account.open(|standing, identified| Gateway {

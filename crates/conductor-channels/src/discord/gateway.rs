@@ -19,6 +19,8 @@ use crate::http::{HttpClient, Request, Response, WebSocket, below, wait};
 
 #[cfg(test)]
 pub(crate) mod fake;
+#[cfg(test)]
+mod foreign;
 mod session;
 #[cfg(test)]
 mod tests;

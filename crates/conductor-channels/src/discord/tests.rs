@@ -307,6 +307,18 @@ async fn a_channel_that_is_dropped_takes_its_connection_along() {
 }
 
 #[tokio::test]
+async fn a_channel_that_wants_no_gateway_asks_for_none() {
+    let discord = FakeDiscord::start(TOKEN, Duration::from_secs(600)).await;
+    let values = json!({ "botToken": TOKEN, "channelId": "42", "gateway": false });
+    let context = context(&HttpClients::new(), Some(discord.url().parse().unwrap()));
+    let channel = Subject { values, ..subject() }.channel(context).await;
+    channel.open();
+    assert!(channel.send(&message("hello")).await.is_ok());
+    assert_eq!((discord.seen().len(), channel.standing()), (1, None), "{:?}", discord.seen());
+    channel.shutdown().await;
+}
+
+#[tokio::test]
 async fn sends_go_out_while_the_gateway_is_down() {
     let discord = FakeDiscord::start(TOKEN, Duration::from_secs(600)).await;
     discord.answers_gateway(Some(503));

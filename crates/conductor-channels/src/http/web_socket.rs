@@ -92,7 +92,68 @@ fn accepted(key: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::{SinkExt as _, StreamExt as _};
+    use tokio::net::TcpListener;
+    use tokio::task::JoinSet;
+    use tokio_websockets::{Message, ServerBuilder};
+
     use super::*;
+    use crate::contract::tls::Identity;
+    use crate::contract::{Answer, Provider, loopback};
+    use crate::http::HttpClients;
+
+    const LIMIT: Duration = Duration::from_secs(10);
+
+    /// Many servers speak HTTP/2 as well, and there is no way from that to a WebSocket.
+    #[tokio::test]
+    async fn a_web_socket_opens_under_tls_where_http_2_is_spoken_too() {
+        let identity = Identity::of("localhost");
+        let tls = identity.acceptor(&[b"h2", b"http/1.1"]);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let mut server = JoinSet::new();
+        server.spawn(async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            let stream = tls.accept(stream).await.unwrap();
+            let (_, mut socket) = ServerBuilder::new().accept(stream).await.unwrap();
+            while let Some(Ok(message)) = socket.next().await {
+                socket.send(message).await.unwrap();
+            }
+        });
+        let clients = HttpClients::new().trusting(identity.authority.der().clone());
+        let http = clients.client(&loopback());
+        let url = format!("wss://localhost:{port}/?v=10").parse().unwrap();
+        let mut socket = http.web_socket(&url, LIMIT, 10).await.unwrap();
+        socket.send(Message::text("hello")).await.unwrap();
+        assert_eq!(socket.next().await.unwrap().unwrap().as_text(), Some("hello"));
+        socket.send(Message::text("hello, hello")).await.unwrap();
+        assert!(socket.next().await.unwrap().is_err(), "it is longer than what is taken");
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_opens_none_is_told() {
+        let http = HttpClients::new().client(&loopback());
+        let key = "dGhlIHNhbXBsZSBub25jZQ==";
+        let upgrade = |accept: &str| {
+            let answer = Answer::status(101).with("upgrade", "websocket").with("connection", "upgrade");
+            answer.with("sec-websocket-accept", accept)
+        };
+        for (answer, words) in [
+            (Answer::status(200), "200"),
+            (Answer::status(503), "503"),
+            (Answer::status(302).with("location", "http://10.0.0.1/"), "302"),
+            (Answer::Close, "no answer"),
+            (upgrade(&accepted(key)), "does not fit"),
+        ] {
+            let provider = Provider::answering([answer]).await;
+            let url = format!("ws://127.0.0.1:{}/s3cret?s3cret", provider.port()).parse().unwrap();
+            let error = http.web_socket(&url, LIMIT, 10).await.expect_err("no socket").to_string();
+            assert!(error.contains(words) && !error.contains("s3cret"), "{words}: {error}");
+        }
+        let url = "http://127.0.0.1/s3cret".parse().unwrap();
+        let error = http.web_socket(&url, LIMIT, 10).await.expect_err("no socket").to_string();
+        assert!(error.contains("wss://") && !error.contains("s3cret"), "{error}");
+    }
 
     #[test]
     fn the_key_is_answered_as_the_rfc_shows() {

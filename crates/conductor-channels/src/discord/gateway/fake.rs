@@ -1,5 +1,5 @@
 //! A Discord of one's own on loopback: the gateway and as much of the API as a bot asks for. What it says is true as far
-//! as foreign clients (twilight-gateway, and `tests/foreign` with discord.js and discord.py) take it for Discord's.
+//! as foreign clients (twilight-gateway, discord.py, discord.js) take it for Discord's.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;

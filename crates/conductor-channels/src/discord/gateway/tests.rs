@@ -1,6 +1,5 @@
 use conductor_core::ManualClock;
 use tokio::task::JoinSet;
-use twilight_gateway::{ConfigBuilder, EventTypeFlags, Intents, Shard, ShardId, StreamExt as _};
 
 use super::fake::{FakeDiscord, OnResume, Script, Seen, Then};
 use super::session::Closed;
@@ -270,28 +269,4 @@ fn pauses_grow_have_jitter_and_an_end() {
     assert_eq!(pause(u32::MAX, 1.0), 300_000);
     assert_eq!(Pace::DISCORD.pause(99, Pause::Resume, 1.0), Duration::from_secs(30));
     assert_eq!(Pace::DISCORD.pause(1, Pause::Refused, 0.0), Duration::from_secs(30));
-}
-
-/// What the fake says is worth nothing unless others take it for Discord's word.
-#[tokio::test]
-async fn a_foreign_client_takes_the_fake_for_discord() {
-    let discord = FakeDiscord::start(TOKEN, Duration::from_millis(200)).await;
-    discord.plays([then(Then::Reconnect), Script::default()]);
-    let config = ConfigBuilder::new(TOKEN.to_owned(), Intents::empty()).proxy_url(discord.gateway_url()).build();
-    let mut shard = Shard::with_config(ShardId::ONE, config);
-    let mut kinds = Vec::new();
-    let reading = async {
-        while !kinds.iter().any(|kind: &String| kind == "Resumed") {
-            let event = shard.next_event(EventTypeFlags::all()).await.expect("it goes on");
-            kinds.push(format!("{:?}", event.expect("a good event").kind()));
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(20), reading).await.expect("in time");
-    assert!(kinds.contains(&"Ready".to_owned()), "{kinds:?}");
-    assert_eq!((discord.identifies(), discord.resumes()), (1, 1));
-    let beat = async {
-        let _ = tokio::time::timeout(Duration::from_millis(600), shard.next_event(EventTypeFlags::all())).await;
-    };
-    beat.await;
-    discord.until("a heartbeat", |discord| discord.count(|seen| matches!(seen, Seen::Heartbeat(_))) > 0).await;
 }
