@@ -18,6 +18,8 @@ pub mod discord;
 pub mod http;
 pub mod log;
 pub mod markdown;
+pub mod matrix;
+pub mod telegram;
 pub mod text;
 pub mod webhook;
 
@@ -238,8 +240,13 @@ impl std::fmt::Debug for Plugin {
 }
 
 /// Every plugin of this build.
-pub static PLUGINS: &[Plugin] =
-    &[Plugin::of::<log::Log>(), Plugin::of::<webhook::Webhook>(), Plugin::of::<discord::Discord>()];
+pub static PLUGINS: &[Plugin] = &[
+    Plugin::of::<log::Log>(),
+    Plugin::of::<webhook::Webhook>(),
+    Plugin::of::<discord::Discord>(),
+    Plugin::of::<telegram::Telegram>(),
+    Plugin::of::<matrix::Matrix>(),
+];
 
 /// The plugin of that name, or with that alias.
 pub fn plugin<'a>(plugins: &'a [Plugin], name: &str) -> Option<&'a Plugin> {
