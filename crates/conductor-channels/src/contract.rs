@@ -23,6 +23,7 @@ use crate::{ChannelContext, Plugin};
 
 pub(crate) mod checks;
 pub(crate) mod provider;
+pub(crate) mod tls;
 
 pub(crate) use checks::contract_tests;
 pub(crate) use provider::{Answer, Provider, Seen};
