@@ -77,7 +77,7 @@ async fn a_message_is_put_under_its_own_id() {
     subject().channel_to(&provider).await.send(&message).await.expect("it was taken");
     let seen = provider.only();
     let id = message.part_id();
-    assert_eq!(lines(&[seen.clone()]), [format!("PUT /rooms/!room:example.org/send/m.room.message/{id}")]);
+    assert_eq!(lines(std::slice::from_ref(&seen)), [format!("PUT /rooms/!room:example.org/send/m.room.message/{id}")]);
     assert_eq!(seen.header("authorization"), format!("Bearer {TOKEN}"));
     assert_eq!(seen.header("content-type"), "application/json");
     assert_eq!(seen.json(), json!({ "msgtype": "m.text", "body": "hello", "m.mentions": {} }));
@@ -257,7 +257,7 @@ async fn health_asks_who_the_user_is() {
     let provider = Provider::answering([Answer::json(200, &json!({ "user_id": "@bot:example.org" }))]).await;
     assert_eq!(subject().channel_to(&provider).await.health_check().await, Health::Up);
     let seen = provider.only();
-    assert_eq!(lines(&[seen.clone()]), ["GET /account/whoami"]);
+    assert_eq!(lines(std::slice::from_ref(&seen)), ["GET /account/whoami"]);
     assert_eq!(seen.header("authorization"), format!("Bearer {TOKEN}"));
 
     let provider = Provider::answering([refused(401, "M_UNKNOWN_TOKEN")]).await;

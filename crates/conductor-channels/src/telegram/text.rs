@@ -222,7 +222,7 @@ mod tests {
         #[test]
         fn what_is_said_of_the_text_lies_within_it(text in r"(https?://|[a-z😀]{1,3}|@[a-z]{2}|[./ \n&<]){0,20}") {
             let mut message = message(&text);
-            message.title = Some(text.clone());
+            message.title = Some(text);
             message.priority = Priority::High;
             let written = written(&message, false);
             let units: Vec<u16> = written.text.encode_utf16().collect();

@@ -16,6 +16,8 @@ mod api_wait;
 mod bad_providers;
 mod bulkheads;
 mod channel_email;
+mod channel_matrix;
+mod channel_telegram;
 mod clients;
 mod command_line;
 mod content;
