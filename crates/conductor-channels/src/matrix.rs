@@ -163,7 +163,7 @@ impl Channel for Matrix {
         let timeout = self.context.request_timeout().min(HEALTH_TIMEOUT);
         let url = below(&self.base, "/_matrix/client/v3/account/whoami");
         let error = match self.ask(Request::get(url).timeout(timeout)).await {
-            Ok(response) if response.status.is_success() => return Health::Up,
+            Ok(response) if response.status.is_success() => return health(&response),
             Ok(response) => self.error(&response, true),
             Err(error) => error,
         };
@@ -271,6 +271,13 @@ fn taken(response: &Response) -> Result<Receipt, SendError> {
     }
     let id = body.get("event_id").and_then(Value::as_str).filter(|id| rooms::is_event(id));
     Ok(Receipt { provider_id: id.map(str::to_owned) })
+}
+
+fn health(response: &Response) -> Health {
+    if response.json().get("user_id").is_some_and(Value::is_string) {
+        return Health::Up;
+    }
+    Health::Down { reason: "there is an answer, but none of a homeserver: is homeserverUrl right?".into() }
 }
 
 fn too_long(length: usize) -> String {

@@ -152,7 +152,7 @@ impl Channel for Telegram {
         let timeout = self.context.request_timeout().min(HEALTH_TIMEOUT);
         let request = Request::get(self.method("getMe")).timeout(timeout);
         let error = match self.context.http.send(request).await {
-            Ok(response) if response.status.is_success() => return Health::Up,
+            Ok(response) if response.status.is_success() => return health(&response),
             Ok(response) => answer::error(&response, true, self.token.expose(), self.context.clock.now()),
             Err(error) => error.into(),
         };
@@ -239,6 +239,13 @@ fn taken(response: &Response) -> Result<Receipt, SendError> {
     }
     let id = body.get("result").and_then(|message| message.get("message_id")?.as_i64());
     Ok(Receipt { provider_id: id.map(|id| id.to_string()) })
+}
+
+fn health(response: &Response) -> Health {
+    if response.json().get("ok") == Some(&Value::Bool(true)) {
+        return Health::Up;
+    }
+    Health::Down { reason: "there is an answer, but none of Telegram's: is baseUrl right?".into() }
 }
 
 fn too_long(length: usize) -> String {

@@ -30,7 +30,7 @@ pub(super) fn error(response: &Response, own: bool, token: &str, now: Timestamp)
     if kind == SendErrorKind::Unauthorized {
         error.message = format!("the homeserver refused the channel: {}", error.message);
     }
-    error.message.push_str(advice(&body, &code));
+    error.message.push_str(advice(response, &body, &code));
     if code.starts_with("M_") {
         error.code = Some(tidy(&code, &[token]));
     }
@@ -56,6 +56,9 @@ fn kind(response: &Response, body: &Value, code: &str, own: bool, now: Timestamp
             let told = retry_after(&response.headers, now).or_else(|| retry_after_ms(body));
             SendErrorKind::RateLimited { retry_after: told, scope: Scope::Channel }
         }
+        // A homeserver gives a code with each refusal, so this is another server, or a proxy that has lost it: no fault of
+        // the message. A room that one notification names may be what the proxy stumbles over.
+        "" if own && matches!(response.status.as_u16(), 404 | 405) => SendErrorKind::Unauthorized,
         _ => return None,
     })
 }
@@ -65,7 +68,9 @@ fn retry_after_ms(body: &Value) -> Option<Duration> {
     wait(body.get("retry_after_ms")?.as_f64()? / 1_000.0)
 }
 
-fn advice(body: &Value, code: &str) -> &'static str {
+const ELSEWHERE: &str = " (is homeserverUrl the address of the homeserver itself?)";
+
+fn advice(response: &Response, body: &Value, code: &str) -> &'static str {
     let is_soft = body.get("soft_logout").and_then(Value::as_bool).unwrap_or(false);
     match code {
         "M_UNKNOWN_TOKEN" if is_soft => " (the access token has run out: log in again and take the new one)",
@@ -73,7 +78,8 @@ fn advice(body: &Value, code: &str) -> &'static str {
             " (the access token is wrong or its device was logged out: log in again and take the new one)"
         }
         "M_FORBIDDEN" => " (invite the user to the room, and let it send messages there)",
-        "M_UNRECOGNIZED" => " (is homeserverUrl the address of the homeserver itself?)",
+        "M_UNRECOGNIZED" => ELSEWHERE,
+        "" if matches!(response.status.as_u16(), 404 | 405) => ELSEWHERE,
         _ => "",
     }
 }

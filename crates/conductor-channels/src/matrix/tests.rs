@@ -23,7 +23,8 @@ fn subject() -> Subject {
             (400, SendErrorKind::Rejected),
             (401, SendErrorKind::Unauthorized),
             (403, SendErrorKind::Unauthorized),
-            (404, SendErrorKind::Permanent),
+            (404, SendErrorKind::Unauthorized),
+            (405, SendErrorKind::Unauthorized),
             (408, AGAIN),
             (413, SendErrorKind::Rejected),
             (429, SendErrorKind::RateLimited { retry_after: None, scope: Scope::Channel }),
@@ -240,6 +241,15 @@ async fn a_token_that_has_run_out_is_told_from_a_wrong_one() {
 }
 
 #[tokio::test]
+async fn what_is_no_homeserver_stops_the_channel_but_not_for_a_named_room() {
+    let own = refusal(&message("hello"), Answer::status(404)).await;
+    assert!(own.kind == SendErrorKind::Unauthorized && own.message.contains("is homeserverUrl"), "{own}");
+    assert_eq!(refusal(&to("!other:x"), Answer::status(404)).await.kind, SendErrorKind::Permanent);
+    let alias = refusal(&to("#other:x"), Answer::status(405)).await;
+    assert_eq!(alias.kind, SendErrorKind::Rejected);
+}
+
+#[tokio::test]
 async fn what_is_too_long_is_never_sent() {
     let (error, seen) = answered(&message(&"ä".repeat(CONTENT_MAX / 2)), [made()]).await;
     assert_eq!((error.kind, seen.len()), (SendErrorKind::Rejected, 0));
@@ -263,6 +273,13 @@ async fn health_asks_who_the_user_is() {
     let provider = Provider::answering([refused(401, "M_UNKNOWN_TOKEN")]).await;
     let health = subject().channel_to(&provider).await.health_check().await;
     assert!(matches!(&health, Health::Down { reason } if reason.contains("access token")), "{health:?}");
+
+    let page = Answer::Reply { status: 200, headers: Vec::new(), body: "<html>Element</html>".into() };
+    for (answer, words) in [(page, "none of a homeserver"), (Answer::status(404), "the homeserver itself?")] {
+        let provider = Provider::answering([answer]).await;
+        let health = subject().channel_to(&provider).await.health_check().await;
+        assert!(matches!(&health, Health::Down { reason } if reason.contains(words)), "{health:?}");
+    }
 
     let provider = Provider::answering([Answer::status(429)]).await;
     assert_eq!(subject().channel_to(&provider).await.health_check().await, Health::Unknown);

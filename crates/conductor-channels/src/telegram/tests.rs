@@ -301,6 +301,11 @@ async fn health_asks_who_the_bot_is() {
     let health = subject().channel_to(&provider).await.health_check().await;
     assert!(matches!(&health, Health::Down { reason } if reason.contains("token is wrong")), "{health:?}");
 
+    let page = Answer::Reply { status: 200, headers: Vec::new(), body: "<html>Hello</html>".into() };
+    let provider = Provider::answering([page]).await;
+    let health = subject().channel_to(&provider).await.health_check().await;
+    assert!(matches!(&health, Health::Down { reason } if reason.contains("none of Telegram's")), "{health:?}");
+
     let provider = Provider::answering([limited(3)]).await;
     assert_eq!(subject().channel_to(&provider).await.health_check().await, Health::Unknown);
 
