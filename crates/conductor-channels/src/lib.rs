@@ -19,6 +19,8 @@ pub mod email;
 pub mod http;
 pub mod log;
 pub mod markdown;
+pub mod matrix;
+pub mod telegram;
 pub mod text;
 pub mod webhook;
 
@@ -245,6 +247,8 @@ pub static PLUGINS: &[Plugin] = &[
     Plugin::of::<discord::Discord>(),
     Plugin::of::<discord::webhook::DiscordWebhook>(),
     Plugin::of::<email::Email>(),
+    Plugin::of::<telegram::Telegram>(),
+    Plugin::of::<matrix::Matrix>(),
 ];
 
 /// The plugin of that name, or with that alias.

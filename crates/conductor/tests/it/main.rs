@@ -17,6 +17,8 @@ mod bad_providers;
 mod bulkheads;
 mod channel_discord;
 mod channel_email;
+mod channel_matrix;
+mod channel_telegram;
 mod clients;
 mod command_line;
 mod content;
