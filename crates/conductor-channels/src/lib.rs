@@ -15,6 +15,7 @@ use serde_json::{Map, Value};
 use url::Url;
 
 pub mod discord;
+pub mod email;
 pub mod google_chat;
 mod head;
 pub mod http;
@@ -260,6 +261,7 @@ pub static PLUGINS: &[Plugin] = &[
     Plugin::of::<log::Log>(),
     Plugin::of::<webhook::Webhook>(),
     Plugin::of::<discord::Discord>(),
+    Plugin::of::<email::Email>(),
     Plugin::of::<slack::Slack>(),
     Plugin::of::<mattermost::Mattermost>(),
     Plugin::of::<teams::Teams>(),
