@@ -128,7 +128,8 @@ pub trait ChannelPlugin: Channel + Sized {
     /// What it has to be told.
     const SETTINGS: &'static [Setting];
     /// Where there are several ways to the provider: the names of the settings that each of them needs. A channel is told
-    /// all of one way and nothing of the others, so that none of these settings is `required`.
+    /// all of one way and nothing of the others, so that none of these settings is `required`. An entry that names a
+    /// variable or has an option for one way has chosen it; else what is found decides.
     const WAYS: &'static [&'static [&'static str]] = &[];
     /// What the provider takes.
     const LIMITS: Limits;

@@ -24,8 +24,8 @@ pub(crate) fn check(ways: &[&[&str]], given: &[&str], problems: &mut Problems) {
         [(_, first), others @ ..] => {
             for (_, other) in others {
                 let message = format!("is set, but so is `{}`; a channel sends in one way only", camel_case(first));
-                let help = "take one of the two away; where another channel needs it, name its variable in that \
-                            channel's `env`";
+                let help =
+                    "take one of the two away, or name the variable of the one that is meant in the channel's `env`";
                 problems.add_with_help(camel_case(other), message, help);
             }
         }
