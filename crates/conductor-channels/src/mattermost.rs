@@ -256,8 +256,8 @@ impl Mattermost {
         body
     }
 
-    /// The id lets a plugin of the server recognise a repetition. The switch is for what the broken mentions of groups
-    /// in the text should not need.
+    /// The id lets a plugin of the server recognise a repetition. Mentions are broken in the text already; the switch
+    /// keeps Mattermost from marking groups all the same.
     fn props(&self, message: &Message) -> Value {
         let mut props = json!({ "conductor_id": message.part_id() });
         if !self.context.allow_mentions {

@@ -206,7 +206,7 @@ fn needs(entry: &ChannelEntry, plugin: &Plugin, environment: &Environment) -> Ve
     };
     let begun_by = |is_so: &dyn Fn(&Setting) -> bool| {
         let begins = |way: &&[&str]| plugin.settings.iter().any(|s| way.contains(&s.name) && is_so(s));
-        plugin.ways.iter().position(|way| begins(way))
+        plugin.ways.iter().position(begins)
     };
     let begun = begun_by(&is_told).or_else(|| begun_by(&|setting| !is_missing(setting)));
     let urgency = |setting: &Setting| {

@@ -313,6 +313,9 @@ fn plugins_are_listed_for_people_and_programs() {
     assert_eq!(discord["limits"], serde_json::json!({ "text": { "max": 2000, "unit": "characters" }, "rich": true }));
     let text = place.call(&["plugin", "list"]).with(0).out;
     assert!(text.contains("2000 characters at most; a longer text goes out in parts"), "{text}");
+    let slack = list.as_array().into_iter().flatten().find(|plugin| plugin["name"] == "slack").expect("it is there");
+    assert_eq!(slack["ways"], json!([["BOT_TOKEN", "CHANNEL"], ["WEBHOOK_URL"]]));
+    assert!(text.contains("WEBHOOK_URL (for one of several ways, secret): The address of an incoming"), "{text}");
     for name in ["log", "webhook", "discord"] {
         assert!(names.contains(&name) && text.contains(&format!("{name} (")), "{names:?} {text}");
     }
