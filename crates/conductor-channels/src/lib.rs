@@ -21,10 +21,12 @@ mod head;
 pub mod http;
 pub mod log;
 pub mod markdown;
+pub mod matrix;
 pub mod mattermost;
 mod secret_url;
 pub mod slack;
 pub mod teams;
+pub mod telegram;
 pub mod text;
 mod ways;
 pub mod webhook;
@@ -263,6 +265,8 @@ pub static PLUGINS: &[Plugin] = &[
     Plugin::of::<webhook::Webhook>(),
     Plugin::of::<discord::Discord>(),
     Plugin::of::<email::Email>(),
+    Plugin::of::<telegram::Telegram>(),
+    Plugin::of::<matrix::Matrix>(),
     Plugin::of::<slack::Slack>(),
     Plugin::of::<mattermost::Mattermost>(),
     Plugin::of::<teams::Teams>(),

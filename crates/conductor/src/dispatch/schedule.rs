@@ -469,6 +469,8 @@ impl Schedule {
         let channel = &mut self.channels[entry.channel as usize];
         let place = entry.place_in_lane(channel.ordered, now);
         let state = channel.lanes.entry(entry.lane).or_default();
+        // A hint may be early, never late: one that was taken back lets its lane go on also where its retry comes after.
+        let due = state.parked.get(&place).map_or(due, |(_, before)| due.min(*before));
         if state.parked.insert(place, (entry, due)).is_some() {
             self.count_out(&entry);
         }
