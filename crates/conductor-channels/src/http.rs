@@ -26,7 +26,7 @@ mod error;
 mod guard;
 mod request;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 /// The most of an answer's body that is read, in bytes.
 pub const BODY_MAX: usize = 64 * 1024;

@@ -14,15 +14,22 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use url::Url;
 
+pub mod apns;
 pub mod discord;
+pub mod fcm;
+pub mod gotify;
 pub mod http;
 pub mod log;
 pub mod markdown;
+pub mod ntfy;
+pub mod pushover;
 pub mod text;
 pub mod webhook;
 
 #[cfg(test)]
 mod contract;
+mod jwt;
+mod push;
 
 /// Something that a plugin has to be told before it can send.
 #[derive(Debug, Clone, Copy)]
@@ -238,8 +245,16 @@ impl std::fmt::Debug for Plugin {
 }
 
 /// Every plugin of this build.
-pub static PLUGINS: &[Plugin] =
-    &[Plugin::of::<log::Log>(), Plugin::of::<webhook::Webhook>(), Plugin::of::<discord::Discord>()];
+pub static PLUGINS: &[Plugin] = &[
+    Plugin::of::<log::Log>(),
+    Plugin::of::<webhook::Webhook>(),
+    Plugin::of::<discord::Discord>(),
+    Plugin::of::<fcm::Fcm>(),
+    Plugin::of::<apns::Apns>(),
+    Plugin::of::<ntfy::Ntfy>(),
+    Plugin::of::<gotify::Gotify>(),
+    Plugin::of::<pushover::Pushover>(),
+];
 
 /// The plugin of that name, or with that alias.
 pub fn plugin<'a>(plugins: &'a [Plugin], name: &str) -> Option<&'a Plugin> {

@@ -224,6 +224,17 @@ fn tls(name: &str, protocol: &[u8]) -> (TlsAcceptor, rcgen::Certificate) {
     (TlsAcceptor::from(Arc::new(config)), root)
 }
 
+/// A server's TLS for `name`, which is found on this machine; and clients that trust its authority alone.
+pub(crate) fn trusting(name: &'static str, protocol: &[u8]) -> (TlsAcceptor, HttpClients) {
+    let (acceptor, authority) = tls(name, protocol);
+    let clients = HttpClients::with_lookup(Names::new(&[(name, &["127.0.0.1"])]));
+    let mut roots = RootCertStore::empty();
+    roots.add(authority.der().clone()).unwrap();
+    let config = tls_builder().unwrap().with_root_certificates(roots).with_no_client_auth();
+    clients.0.tls.set(with_protocols(config)).unwrap();
+    (acceptor, clients)
+}
+
 /// Names the port to the child that [`an_authority_in_ssl_cert_file_is_trusted_and_no_other`] starts.
 const CHILD_PORT: &str = "CONDUCTOR_TEST_TLS_PORT";
 
@@ -274,7 +285,7 @@ async fn a_certificate_that_nobody_vouches_for_is_a_failed_connection() {
 async fn http2_is_spoken_where_the_server_offers_it() {
     use hyper::body::Incoming;
     use hyper_util::rt::{TokioExecutor, TokioIo};
-    let (acceptor, authority) = tls("good.example", b"h2");
+    let (acceptor, clients) = trusting("good.example", b"h2");
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let mut server = tokio::task::JoinSet::new();
@@ -288,11 +299,6 @@ async fn http2_is_spoken_where_the_server_offers_it() {
         let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
         builder.serve_connection(TokioIo::new(stream), echo).await.unwrap();
     });
-    let clients = HttpClients::with_lookup(Names::new(&[("good.example", &["127.0.0.1"])]));
-    let mut roots = RootCertStore::empty();
-    roots.add(authority.der().clone()).unwrap();
-    let config = tls_builder().unwrap().with_root_certificates(roots).with_no_client_auth();
-    clients.0.tls.set(with_protocols(config)).unwrap();
     let body = "x".repeat(20_000);
     let request = post(&format!("https://good.example:{port}/")).json_bytes(body.clone());
     let answer = clients.client(&loopback()).send(request).await.unwrap();
