@@ -16,6 +16,7 @@ use url::Url;
 
 pub mod apns;
 pub mod discord;
+pub mod email;
 pub mod fcm;
 pub mod gotify;
 pub mod http;
@@ -254,6 +255,7 @@ pub static PLUGINS: &[Plugin] = &[
     Plugin::of::<ntfy::Ntfy>(),
     Plugin::of::<gotify::Gotify>(),
     Plugin::of::<pushover::Pushover>(),
+    Plugin::of::<email::Email>(),
 ];
 
 /// The plugin of that name, or with that alias.

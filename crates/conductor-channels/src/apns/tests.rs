@@ -1,4 +1,6 @@
 use std::convert::Infallible;
+use std::net::{IpAddr, Ipv4Addr};
+use std::pin::Pin;
 use std::sync::Mutex;
 
 use bytes::Bytes;
@@ -11,10 +13,11 @@ use tokio::task::JoinSet;
 
 use super::token::{KEPT, KEPT_MIN};
 use super::*;
+use crate::contract::tls::Identity;
 use crate::contract::{
     Answer, Provider, Seen, Subject, context, contract_tests, faults, is_of_class, message, now, plugin, spec,
 };
-use crate::http::HttpClients;
+use crate::http::{HttpClients, Lookup};
 use crate::jwt::tests::{is_valid_elsewhere, parts};
 
 const KEY: &str = include_str!("test_key.p8");
@@ -286,6 +289,15 @@ fn faults_of_the_settings_are_told_all_at_once_and_show_no_value() {
     assert!(!found.concat().contains("T0P"), "{found:?}");
 }
 
+/// Finds every name on this machine.
+struct Here;
+
+impl Lookup for Here {
+    fn lookup(&self, _name: String) -> Pin<Box<dyn Future<Output = std::io::Result<Vec<IpAddr>>> + Send>> {
+        Box::pin(async { Ok(vec![IpAddr::V4(Ipv4Addr::LOCALHOST)]) })
+    }
+}
+
 /// What the server below does with a connection's requests.
 #[derive(Clone, Copy, PartialEq)]
 enum Manner {
@@ -296,7 +308,9 @@ enum Manner {
 
 /// A server with TLS that speaks HTTP/2 alone, and the requests that came: their version, path and body.
 async fn http2(manner: Manner) -> (HttpClients, Url, Arc<Mutex<Vec<(http::Version, String, Bytes)>>>, JoinSet<()>) {
-    let (acceptor, clients) = crate::http::tests::trusting("api.push.example", b"h2");
+    let identity = Identity::of("api.push.example");
+    let acceptor = identity.acceptor(&[b"h2"]);
+    let clients = HttpClients::with_lookup(Arc::new(Here)).trusting(identity.authority.der().clone());
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("https://api.push.example:{}/", listener.local_addr().unwrap().port()).parse().unwrap();
     let log: Arc<Mutex<Vec<_>>> = Arc::default();
