@@ -92,9 +92,7 @@ impl Channel for Gotify {
                         the other application's token";
             return Err(SendError::new(SendErrorKind::Permanent, text));
         }
-        let request = Request::post(below(&self.base, "/message")).timeout(self.context.request_timeout());
-        let request = request.json(&body(message)).header(HeaderName::from_static("x-gotify-key"), self.key.clone());
-        let response = self.context.http.send(request).await?;
+        let response = self.create(&body(message), self.context.request_timeout()).await?;
         if response.status.is_success() {
             if push::is_foreign(&response) {
                 return Err(SendError::new(SendErrorKind::Unknown, push::FOREIGN).with_code(response.status.as_str()));
@@ -105,9 +103,9 @@ impl Channel for Gotify {
         Err(self.error(&response))
     }
 
-    /// Whether the server is well. The token is not asked about: it can do nothing but send.
+    /// Whether the server is well, and then whether it finds nothing wrong with an empty message but that it is empty.
     async fn health_check(&self) -> Health {
-        let timeout = self.context.request_timeout().min(HEALTH_TIMEOUT);
+        let timeout = self.context.request_timeout().min(HEALTH_TIMEOUT) / 2;
         let request = Request::get(below(&self.base, "/health")).timeout(timeout);
         let response = match self.context.http.send(request).await {
             Ok(response) => response,
@@ -116,15 +114,30 @@ impl Channel for Gotify {
         let body = response.json();
         let state = |name: &str| body.get(name).and_then(Value::as_str);
         match (state("health"), state("database")) {
-            (Some("green"), Some("green")) if response.status.is_success() => Health::Up,
-            (Some(_), Some(_)) => Health::Down { reason: "the server says that it or its database is not well".into() },
-            _ if response.status.is_success() => Health::Down { reason: push::FOREIGN.into() },
-            _ => Health::Down { reason: self.error(&response).message },
+            (Some("green"), Some("green")) if response.status.is_success() => {}
+            (Some(_), Some(_)) => {
+                return Health::Down { reason: "the server says that it or its database is not well".into() };
+            }
+            _ if response.status.is_success() => return Health::Down { reason: push::FOREIGN.into() },
+            _ => return Health::Down { reason: self.error(&response).message },
+        }
+        match self.create(&json!({}), timeout).await {
+            Ok(response) if response.status.as_u16() == 400 => Health::Up,
+            Ok(response) => match self.error(&response) {
+                SendError { kind: SendErrorKind::RateLimited { .. }, .. } => Health::Unknown,
+                error => Health::Down { reason: error.message },
+            },
+            Err(error) => Health::Down { reason: error.message },
         }
     }
 }
 
 impl Gotify {
+    async fn create(&self, body: &Value, timeout: Duration) -> Result<Response, SendError> {
+        let request = Request::post(below(&self.base, "/message")).timeout(timeout).json(body);
+        Ok(self.context.http.send(request.header(HeaderName::from_static("x-gotify-key"), self.key.clone())).await?)
+    }
+
     fn error(&self, response: &Response) -> SendError {
         let status = response.status.as_u16();
         let kind = match status {

@@ -126,21 +126,28 @@ async fn a_page_that_is_not_from_gotify_is_no_proof_of_a_message() {
 }
 
 #[tokio::test]
-async fn health_asks_the_server_how_it_is() {
-    let provider = Provider::answering([Answer::json(200, &json!({ "health": "green", "database": "green" }))]).await;
+async fn health_asks_the_server_how_it_is_and_shows_it_the_token() {
+    let green = || Answer::json(200, &json!({ "health": "green", "database": "green" }));
+    let provider = Provider::answering([green(), Answer::status(400)]).await;
     assert_eq!(subject().channel_to(&provider).await.health_check().await, Health::Up);
-    let seen = provider.only();
-    assert_eq!((seen.method.as_str(), seen.path.as_str()), ("GET", "/health"));
-    for answer in [
-        Answer::json(500, &json!({ "health": "orange", "database": "red" })),
-        Answer::json(200, &json!({ "health": "green", "database": "red" })),
-        Answer::status(404),
-        Answer::Hang,
+    let seen: Vec<_> = provider.seen().iter().map(|seen| (seen.method.clone(), seen.path.clone())).collect();
+    assert_eq!(seen, [("GET".into(), "/health".into()), ("POST".into(), "/message".into())]);
+    assert_eq!((provider.seen()[1].json(), provider.seen()[1].header("x-gotify-key")), (json!({}), TOKEN));
+    for answers in [
+        vec![Answer::json(500, &json!({ "health": "orange", "database": "red" }))],
+        vec![Answer::json(200, &json!({ "health": "green", "database": "red" }))],
+        vec![Answer::status(404)],
+        vec![Answer::Hang],
+        vec![green(), Answer::status(401)],
+        vec![green(), Answer::status(403)],
+        vec![green(), Answer::Close],
     ] {
-        let provider = Provider::answering([answer.clone()]).await;
+        let provider = Provider::answering(answers.clone()).await;
         let health = subject().channel_to(&provider).await.health_check().await;
-        assert!(matches!(health, Health::Down { .. }), "{answer:?}: {health:?}");
+        assert!(matches!(health, Health::Down { .. }), "{answers:?}: {health:?}");
     }
+    let provider = Provider::answering([green(), Answer::status(429)]).await;
+    assert_eq!(subject().channel_to(&provider).await.health_check().await, Health::Unknown);
 }
 
 #[test]
