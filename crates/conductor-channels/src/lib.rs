@@ -22,8 +22,10 @@ pub mod gotify;
 pub mod http;
 pub mod log;
 pub mod markdown;
+pub mod matrix;
 pub mod ntfy;
 pub mod pushover;
+pub mod telegram;
 pub mod text;
 pub mod webhook;
 
@@ -256,6 +258,8 @@ pub static PLUGINS: &[Plugin] = &[
     Plugin::of::<gotify::Gotify>(),
     Plugin::of::<pushover::Pushover>(),
     Plugin::of::<email::Email>(),
+    Plugin::of::<telegram::Telegram>(),
+    Plugin::of::<matrix::Matrix>(),
 ];
 
 /// The plugin of that name, or with that alias.
