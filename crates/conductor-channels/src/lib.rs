@@ -14,15 +14,22 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use url::Url;
 
+pub mod apns;
 pub mod discord;
 pub mod email;
+pub mod fcm;
 pub mod google_chat;
+pub mod gotify;
 mod head;
 pub mod http;
+mod jwt;
 pub mod log;
 pub mod markdown;
 pub mod matrix;
 pub mod mattermost;
+pub mod ntfy;
+mod push;
+pub mod pushover;
 mod secret_url;
 pub mod slack;
 pub mod teams;
@@ -272,6 +279,11 @@ pub static PLUGINS: &[Plugin] = &[
     Plugin::of::<mattermost::Mattermost>(),
     Plugin::of::<teams::Teams>(),
     Plugin::of::<google_chat::GoogleChat>(),
+    Plugin::of::<fcm::Fcm>(),
+    Plugin::of::<apns::Apns>(),
+    Plugin::of::<ntfy::Ntfy>(),
+    Plugin::of::<gotify::Gotify>(),
+    Plugin::of::<pushover::Pushover>(),
 ];
 
 /// The plugin of that name, or with that alias.

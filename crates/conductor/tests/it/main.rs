@@ -20,6 +20,7 @@ mod channel_email;
 mod channel_google_chat;
 mod channel_matrix;
 mod channel_mattermost;
+mod channel_push;
 mod channel_slack;
 mod channel_teams;
 mod channel_telegram;
