@@ -18,8 +18,10 @@ pub mod discord;
 pub mod http;
 pub mod log;
 pub mod markdown;
+pub mod sms;
 pub mod text;
 pub mod webhook;
+pub mod whatsapp;
 
 #[cfg(test)]
 mod contract;
@@ -81,6 +83,8 @@ pub struct ChannelContext {
     pub channel_name: String,
     /// Another address of the same API, from the option `baseUrl`.
     pub base_url: Option<Url>,
+    /// Where the provider can post receipts of this channel; none where the server does not know its public address.
+    pub receipts_url: Option<Url>,
     /// The time limit of one attempt; the engine enforces it too.
     pub timeout: Duration,
     /// Whether the provider's mention syntax may fire.
@@ -238,8 +242,13 @@ impl std::fmt::Debug for Plugin {
 }
 
 /// Every plugin of this build.
-pub static PLUGINS: &[Plugin] =
-    &[Plugin::of::<log::Log>(), Plugin::of::<webhook::Webhook>(), Plugin::of::<discord::Discord>()];
+pub static PLUGINS: &[Plugin] = &[
+    Plugin::of::<log::Log>(),
+    Plugin::of::<webhook::Webhook>(),
+    Plugin::of::<discord::Discord>(),
+    Plugin::of::<sms::Sms>(),
+    Plugin::of::<whatsapp::WhatsApp>(),
+];
 
 /// The plugin of that name, or with that alias.
 pub fn plugin<'a>(plugins: &'a [Plugin], name: &str) -> Option<&'a Plugin> {

@@ -15,6 +15,8 @@ mod api_send;
 mod api_wait;
 mod bad_providers;
 mod bulkheads;
+mod channel_sms;
+mod channel_whatsapp;
 mod clients;
 mod command_line;
 mod content;
