@@ -357,7 +357,7 @@ pub trait Store: Replays + Receipts + Send + Sync + 'static {
     async fn claim(&self, claims: &[Claim], now: Timestamp) -> Result<Vec<Claimed>, StoreError>;
 
     /// Writes what became of an attempt: the attempt, the new state, the lease's progress and a fallback's delivery,
-    /// together. A fallback's delivery begins with nothing sent and with its markup. Where it fails nothing was written, the lease stands, and everything comes back for another try.
+    /// together. What was sent ends as `delivered` or `undelivered` where a receipt has said so already. A fallback's delivery begins with nothing sent and with its markup. Where it fails nothing was written, the lease stands, and everything comes back for another try.
     async fn settle(&self, lease: Lease, finished: Finished) -> Result<Settled, Unsettled>;
 
     /// Writes how far the attempt under way has come, so that the next one goes on there, also after a crash. The lease
