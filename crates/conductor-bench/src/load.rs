@@ -13,15 +13,38 @@ use tokio::task::JoinSet;
 /// The most that an answer's head may take.
 const HEAD_MAX: usize = 8 * 1024;
 
-/// What a run came to.
+/// What a run came to, or several.
+#[derive(Default)]
 pub(crate) struct Measured {
-    /// Answers with 202, a second.
-    pub(crate) per_second: f64,
-    /// How long each took, sorted.
-    pub(crate) times: Vec<Duration>,
+    /// How long each answer with 202 took, sorted.
+    times: Vec<Duration>,
+    took: Duration,
 }
 
 impl Measured {
+    /// Answers that came within a time.
+    pub(crate) fn of(mut times: Vec<Duration>, took: Duration) -> Self {
+        times.sort_unstable();
+        Self { times, took }
+    }
+
+    /// Counts another run in.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.times.extend(other.times);
+        self.times.sort_unstable();
+        self.took += other.took;
+    }
+
+    /// How many there were.
+    pub(crate) fn count(&self) -> usize {
+        self.times.len()
+    }
+
+    /// How many came in a second.
+    pub(crate) fn per_second(&self) -> f64 {
+        self.times.len() as f64 / self.took.as_secs_f64()
+    }
+
     /// The time within which this share of the answers came.
     pub(crate) fn percentile(&self, share: f64) -> Duration {
         let index = (self.times.len() as f64 * share) as usize;
@@ -58,9 +81,7 @@ pub(crate) async fn run(
     while let Some(sent) = senders.join_next().await {
         times.extend(sent??);
     }
-    let per_second = times.len() as f64 / start.elapsed().as_secs_f64();
-    times.sort_unstable();
-    Ok(Measured { per_second, times })
+    Ok(Measured::of(times, start.elapsed()))
 }
 
 async fn send(address: SocketAddr, request: Vec<u8>, stop: Arc<AtomicBool>) -> Result<Vec<Duration>> {

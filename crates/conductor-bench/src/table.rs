@@ -17,6 +17,8 @@ const TENANTS: usize = 16;
 const TARGETS: usize = 16;
 /// What waits in the store when the cost of a backlog is measured.
 const BACKLOGS: [u64; 2] = [100_000, 1_000_000];
+/// What is compared takes turns in so many slices: a machine's pace changes from second to second.
+const SLICES: u32 = 5;
 /// The end-to-end latency is measured at this many a second.
 const PACE: u64 = 1_000;
 
@@ -81,15 +83,17 @@ async fn idle(program: &Path) -> Result<()> {
 async fn accept(program: &Path, time: Duration) -> Result<()> {
     for connections in [1, 16, 64, 256] {
         let bare = Process::bare()?;
-        let yardstick = load::run(bare.address, connections, time, requests).await?;
-        drop(bare);
         let (directory, _sink) = closed().await?;
         let server = Process::conductor(program, &directory)?;
-        let measured = load::run(server.address, connections, time, requests).await?;
+        let (mut yardstick, mut measured) = (Measured::default(), Measured::default());
+        for _ in 0..SLICES {
+            yardstick.add(load::run(bare.address, connections, time / SLICES, requests).await?);
+            measured.add(load::run(server.address, connections, time / SLICES, requests).await?);
+        }
         let name = format!("{connections} connections: durable accepts a second (bare)");
-        show(&name, &format!("{:.0} ({:.0})", measured.per_second, yardstick.per_second), "");
+        show(&name, &format!("{:.0} ({:.0})", measured.per_second(), yardstick.per_second()), "");
         let wanted = if connections == 64 { "0.36" } else { "" };
-        show("    against the bare handler", &format!("{:.2}", measured.per_second / yardstick.per_second), wanted);
+        show("    against the bare handler", &format!("{:.2}", measured.per_second() / yardstick.per_second()), wanted);
         let (p50, p99) = (measured.percentile(0.5), measured.percentile(0.99));
         let p99_ratio = p99.as_secs_f64() / yardstick.percentile(0.99).as_secs_f64();
         show("    p50, p99 in ms", &format!("{}, {}", milliseconds(p50), milliseconds(p99)), "");
@@ -108,8 +112,7 @@ async fn end_to_end(program: &Path, time: Duration) -> Result<()> {
     configure(&directory, TENANTS, sink.address, &json!({}))?;
     let server = Process::conductor(program, &directory)?;
     let start = Instant::now();
-    let Measured { times, .. } = load::run(server.address, 64, time, requests).await?;
-    let accepted = times.len() as u64;
+    let accepted = load::run(server.address, 64, time, requests).await?.count() as u64;
     let at_end = sink.received();
     while sink.received() < accepted && start.elapsed() < time * 10 {
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -161,31 +164,36 @@ async fn latency(program: &Path, time: Duration) -> Result<()> {
             sent[usize::try_from(number)?] = Some(at);
         }
     }
-    let mut times: Vec<Duration> = arrived
+    let times: Vec<Duration> = arrived
         .iter()
         .filter_map(|(number, at)| Some(at.saturating_duration_since(sent[usize::try_from(*number).ok()?]?)))
         .collect();
-    times.sort_unstable();
-    let all = Measured { per_second: 0.0, times };
+    let all = Measured::of(times, time);
     let text = format!("{}, {}", milliseconds(all.percentile(0.5)), milliseconds(all.percentile(0.99)));
     show("202 to sink at 1,000 a second: p50, p99 in ms", &text, "1, 5");
     Ok(())
 }
 
-/// What a backlog costs: accepting, memory, the next start.
+/// What a backlog costs: accepting, memory, the next start. A server without one takes turns with it.
 async fn backlog(program: &Path, time: Duration) -> Result<()> {
     let (directory, _sink) = closed().await?;
     let mut server = Process::conductor(program, &directory)?;
-    let empty = load::run(server.address, 64, time, requests).await?;
-    let mut waiting = empty.times.len() as u64;
+    let mut waiting = 0;
     for backlog in BACKLOGS {
         load::send_count(server.address, 256, backlog.saturating_sub(waiting), requests).await?;
         waiting = waiting.max(backlog);
-        let full = load::run(server.address, 64, time, requests).await?;
-        waiting += full.times.len() as u64;
+        let (nothing, _sink) = closed().await?;
+        let beside = Process::conductor(program, &nothing)?;
+        let (mut empty, mut full) = (Measured::default(), Measured::default());
+        for _ in 0..SLICES {
+            empty.add(load::run(beside.address, 64, time / SLICES, requests).await?);
+            full.add(load::run(server.address, 64, time / SLICES, requests).await?);
+        }
+        drop(beside);
+        waiting += full.count() as u64;
         show(
             &format!("accepting with {backlog} pending, against none"),
-            &format!("{:.2}", full.per_second / empty.per_second),
+            &format!("{:.2}", full.per_second() / empty.per_second()),
             "0.9",
         );
         show("    resident memory, MB", &format!("{:.1}", server.memory()?), "120");

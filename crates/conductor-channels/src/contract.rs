@@ -23,6 +23,7 @@ use crate::{ChannelContext, Plugin};
 
 pub(crate) mod checks;
 pub(crate) mod provider;
+pub(crate) mod tls;
 
 pub(crate) use checks::contract_tests;
 pub(crate) use provider::{Answer, Provider, Seen};
@@ -164,19 +165,29 @@ pub(crate) fn is_of_class(result: &Result<Receipt, SendError>, class: &str) -> b
 
 /// One of the providers' own API descriptions, which stand beside the repository or in `CONDUCTOR_SPECS_DIR`. Where
 /// they are missing the test is left out loudly; under `CI=true` it fails.
-#[expect(clippy::disallowed_methods, reason = "tests are told by the environment where the specifications stand")]
 pub(crate) fn spec(name: &str) -> Option<Value> {
-    let beside = || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared/specs");
-    let folder = std::env::var_os("CONDUCTOR_SPECS_DIR").map_or_else(beside, PathBuf::from);
-    let path = folder.join(name);
+    let path = beside("CONDUCTOR_SPECS_DIR", "specs").join(name);
     match std::fs::read(&path) {
         Ok(text) => Some(serde_json::from_slice(&text).expect("a specification is JSON")),
         Err(error) => {
-            assert!(!std::env::var("CI").is_ok_and(|ci| ci == "true"), "{}: {error}", path.display());
-            // Past the test runner, which keeps to itself what a test that passes has printed.
-            let told = writeln!(std::io::stderr(), "SKIPPED: {}: {error}", path.display());
-            told.expect("somebody reads it");
+            left_out(&format!("{}: {error}", path.display()));
             None
         }
     }
+}
+
+/// A folder that stands beside the repository, or where the variable says.
+#[expect(clippy::disallowed_methods, reason = "tests are told by the environment where such folders stand")]
+pub(crate) fn beside(variable: &str, name: &str) -> PathBuf {
+    let beside = || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared").join(name);
+    std::env::var_os(variable).map_or_else(beside, PathBuf::from)
+}
+
+/// Says that something was not tried, and why: past the test runner, which keeps to itself what a test that passes has
+/// printed. Under `CI=true` it is a failure.
+#[expect(clippy::disallowed_methods, reason = "whoever runs the tests says so in the environment")]
+pub(crate) fn left_out(why: &str) {
+    assert!(!std::env::var("CI").is_ok_and(|ci| ci == "true"), "{why}");
+    let told = writeln!(std::io::stderr(), "SKIPPED: {why}");
+    told.expect("somebody reads it");
 }

@@ -1,4 +1,5 @@
-//! The only way out: an HTTP client with time limits, capped answers, no redirects and an egress guard.
+//! The only way out: an HTTP client with time limits, capped answers, no redirects and an egress guard. Protocols other
+//! than HTTP get their connections here too.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +17,7 @@ use tokio::time::{Instant, timeout_at};
 
 pub use answer::{Response, WORDS_MAX, classify, retry_after, tidy, wait, words};
 pub use error::HttpError;
-pub use guard::{Lookup, Refusal, SystemLookup};
+pub use guard::{Lookup, Reach, Refusal, SystemLookup};
 pub use request::{Request, below, check_url, place};
 
 use guard::Guard;
@@ -25,6 +26,7 @@ mod answer;
 mod error;
 mod guard;
 mod request;
+mod socket;
 #[cfg(test)]
 mod tests;
 
@@ -75,6 +77,16 @@ impl HttpClients {
     /// The same, with names looked up in another way.
     pub fn with_lookup(lookup: Arc<dyn Lookup>) -> Self {
         Self(Arc::new(Shared { lookup, tls: Arc::default(), clients: Mutex::default() }))
+    }
+
+    /// The same, with this authority and no other.
+    #[cfg(test)]
+    pub(crate) fn trusting(self, authority: rustls::pki_types::CertificateDer<'static>) -> Self {
+        let mut roots = RootCertStore::empty();
+        roots.add(authority).expect("an authority");
+        let config = tls_builder().expect("a provider").with_root_certificates(roots).with_no_client_auth();
+        assert!(self.0.tls.set(with_protocols(config)).is_ok(), "no connection was made yet");
+        self
     }
 
     /// A client that may reach public addresses and `allowed`. Cheap: nothing is built yet.

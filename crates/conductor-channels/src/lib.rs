@@ -15,6 +15,7 @@ use serde_json::{Map, Value};
 use url::Url;
 
 pub mod discord;
+pub mod email;
 pub mod http;
 pub mod log;
 pub mod markdown;
@@ -246,6 +247,7 @@ pub static PLUGINS: &[Plugin] = &[
     Plugin::of::<log::Log>(),
     Plugin::of::<webhook::Webhook>(),
     Plugin::of::<discord::Discord>(),
+    Plugin::of::<email::Email>(),
     Plugin::of::<sms::Sms>(),
     Plugin::of::<whatsapp::WhatsApp>(),
 ];

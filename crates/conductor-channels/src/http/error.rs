@@ -72,6 +72,13 @@ impl HttpError {
         if written { Self::NoAnswer { place, reason } } else { Self::NotWritten { place, reason } }
     }
 
+    /// No connection came about, for this reason.
+    pub(super) fn not_connected(error: &(dyn StdError + 'static), place: String) -> Self {
+        let distrusted = matches!(find(error), Some(rustls::Error::InvalidCertificate(_)));
+        let hint = if distrusted { CERTIFICATE_HINT } else { "" };
+        Self::NotConnected { place, reason: format!("{}{hint}", innermost(error)) }
+    }
+
     pub(super) fn from_client(error: reqwest::Error, place: String, written: bool) -> Self {
         let error = error.without_url();
         if let Some(refusal) = find::<Refusal>(&error) {
@@ -82,9 +89,7 @@ impl HttpError {
         }
         let reason = innermost(&error);
         if error.is_connect() {
-            let distrusted = matches!(find(&error), Some(rustls::Error::InvalidCertificate(_)));
-            let hint = if distrusted { CERTIFICATE_HINT } else { "" };
-            return Self::NotConnected { place, reason: format!("{reason}{hint}") };
+            return Self::not_connected(&error, place);
         }
         if written { Self::NoAnswer { place, reason } } else { Self::NotWritten { place, reason } }
     }

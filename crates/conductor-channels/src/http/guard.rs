@@ -58,6 +58,15 @@ impl fmt::Display for Refusal {
 
 impl std::error::Error for Refusal {}
 
+/// Which addresses a connection may lead to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// Public ones, and those in the channel's `allowNetworks`.
+    Public,
+    /// Only those in the channel's `allowNetworks`: for what goes unencrypted.
+    Allowed,
+}
+
 /// Decides by address, for numbers in a URL as well as for what a name resolves to.
 #[derive(Clone)]
 pub(super) struct Guard {
@@ -84,26 +93,65 @@ impl Guard {
     }
 }
 
+/// Why a name leads nowhere.
+pub(super) enum Unreachable {
+    /// None of its addresses may be reached; the last of them.
+    Refused(Refusal),
+    /// It has none.
+    Unknown(io::Error),
+}
+
+impl Guard {
+    /// The addresses of a name that may be reached, in the order in which they are to be tried; at least one.
+    pub(super) async fn addresses(&self, name: String, reach: Reach) -> Result<Vec<IpAddr>, Unreachable> {
+        let found = self.lookup.lookup(name).await.map_err(Unreachable::Unknown)?;
+        self.reachable(found, reach)
+    }
+
+    /// Those of the addresses that may be reached; at least one.
+    pub(super) fn reachable(&self, found: Vec<IpAddr>, reach: Reach) -> Result<Vec<IpAddr>, Unreachable> {
+        let mut good = Vec::new();
+        let mut refusal = None;
+        for address in found.into_iter().take(ADDRESSES_MAX) {
+            let checked = check(address, &self.allowed).and_then(|()| match reach {
+                Reach::Public => Ok(()),
+                Reach::Allowed => check_allowed(address, &self.allowed),
+            });
+            match checked {
+                Ok(()) => good.push(address),
+                Err(refused) => refusal = Some(refused),
+            }
+        }
+        match refusal {
+            Some(refused) if good.is_empty() => Err(Unreachable::Refused(refused)),
+            _ if good.is_empty() => {
+                Err(Unreachable::Unknown(io::Error::new(io::ErrorKind::NotFound, "the name has no address")))
+            }
+            _ => Ok(good),
+        }
+    }
+}
+
 impl Resolve for Guard {
     fn resolve(&self, name: Name) -> Resolving {
-        let allowed = Arc::clone(&self.allowed);
-        let looking = self.lookup.lookup(name.as_str().to_owned());
+        let guard = self.clone();
         Box::pin(async move {
-            let mut good = Vec::new();
-            let mut refusal = None;
-            for address in looking.await?.into_iter().take(ADDRESSES_MAX) {
-                match check(address, &allowed) {
-                    Ok(()) => good.push(SocketAddr::new(address, 0)),
-                    Err(refused) => refusal = Some(refused),
-                }
-            }
-            match refusal {
-                Some(refused) if good.is_empty() => Err(refused.into()),
-                _ if good.is_empty() => Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address").into()),
-                _ => Ok(Box::new(good.into_iter()) as Addrs),
+            match guard.addresses(name.as_str().to_owned(), Reach::Public).await {
+                Ok(good) => Ok(Box::new(good.into_iter().map(|address| SocketAddr::new(address, 0))) as Addrs),
+                Err(Unreachable::Refused(refused)) => Err(refused.into()),
+                Err(Unreachable::Unknown(error)) => Err(error.into()),
             }
         })
     }
+}
+
+/// Whether an address is in one of the `allowed` networks, public or not.
+fn check_allowed(address: IpAddr, allowed: &[IpNet]) -> Result<(), Refusal> {
+    let address = address.to_canonical();
+    if allowed.iter().any(|net| net.contains(&address)) {
+        return Ok(());
+    }
+    Err(Refusal { address, what: "a public address that would get everything unencrypted", network: address.into() })
 }
 
 /// Whether an address is public or in one of the `allowed` networks.
@@ -312,6 +360,25 @@ mod tests {
         assert!(refused("10.0.0.1", &["192.168.0.0/16"]).is_some());
         assert!(refused("127.0.0.1", &["192.168.0.0/16", "::/0"]).is_some());
         assert!(refused("64:ff9b::127.0.0.1", &["127.0.0.0/8"]).is_some());
+    }
+
+    #[test]
+    fn what_goes_unencrypted_reaches_allowed_networks_only() {
+        let allowed: Vec<IpNet> = ["10.0.0.0/8", "203.0.114.7/32"].map(|net| net.parse().unwrap()).into();
+        let guard = Guard::new(allowed, Arc::new(SystemLookup));
+        let reached = |addresses: &[&str]| {
+            let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
+            match guard.reachable(addresses, Reach::Allowed) {
+                Ok(good) => good.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "),
+                Err(Unreachable::Refused(refusal)) => refusal.to_string(),
+                Err(Unreachable::Unknown(error)) => error.to_string(),
+            }
+        };
+        assert_eq!(reached(&["10.1.2.3", "8.8.8.8", "203.0.114.7", "192.168.0.1"]), "10.1.2.3 203.0.114.7");
+        let refusal = reached(&["8.8.8.8"]);
+        assert!(refusal.contains("unencrypted") && refusal.ends_with("[\"8.8.8.8/32\"]"), "{refusal}");
+        assert!(reached(&["192.168.0.1"]).contains("a private address"));
+        assert_eq!(reached(&[]), "the name has no address");
     }
 
     #[test]

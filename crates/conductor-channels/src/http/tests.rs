@@ -6,11 +6,10 @@ use std::pin::Pin;
 use std::process::Command;
 
 use conductor_core::SendErrorKind;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use tokio_rustls::TlsAcceptor;
 use url::Url;
 
 use super::*;
+use crate::contract::tls::Identity;
 use crate::contract::{Answer, Provider, loopback};
 
 /// Knows the names that a test tells it, and how often it was asked.
@@ -199,29 +198,9 @@ async fn a_request_that_was_not_written_is_told_from_one_without_an_answer() {
 
 /// A server for `name` whose certificate comes from an authority of its own; and that authority, as PEM.
 async fn tls_provider(name: &str) -> (Provider, String) {
-    let (acceptor, authority) = tls(name, b"http/1.1");
-    (Provider::with_tls([Answer::status(200)], acceptor).await, authority.pem())
-}
-
-fn tls(name: &str, protocol: &[u8]) -> (TlsAcceptor, rcgen::Certificate) {
-    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-    let authority_key = KeyPair::generate().unwrap();
-    let mut authority = CertificateParams::new(Vec::<String>::new()).unwrap();
-    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let root = authority.self_signed(&authority_key).unwrap();
-    let issuer = Issuer::new(authority, authority_key);
-    let key = KeyPair::generate().unwrap();
-    let certificate = CertificateParams::new(vec![name.to_owned()]).unwrap().signed_by(&key, &issuer).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let chain: Vec<CertificateDer<'static>> = vec![certificate.der().clone()];
-    let mut config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(chain, PrivateKeyDer::try_from(key.serialize_der()).unwrap())
-        .unwrap();
-    config.alpn_protocols = vec![protocol.to_vec()];
-    (TlsAcceptor::from(Arc::new(config)), root)
+    let identity = Identity::of(name);
+    let acceptor = identity.acceptor(&[b"http/1.1"]);
+    (Provider::with_tls([Answer::status(200)], acceptor).await, identity.authority.pem())
 }
 
 /// Names the port to the child that [`an_authority_in_ssl_cert_file_is_trusted_and_no_other`] starts.
@@ -274,7 +253,8 @@ async fn a_certificate_that_nobody_vouches_for_is_a_failed_connection() {
 async fn http2_is_spoken_where_the_server_offers_it() {
     use hyper::body::Incoming;
     use hyper_util::rt::{TokioExecutor, TokioIo};
-    let (acceptor, authority) = tls("good.example", b"h2");
+    let identity = Identity::of("good.example");
+    let acceptor = identity.acceptor(&[b"h2"]);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let mut server = tokio::task::JoinSet::new();
@@ -289,10 +269,7 @@ async fn http2_is_spoken_where_the_server_offers_it() {
         builder.serve_connection(TokioIo::new(stream), echo).await.unwrap();
     });
     let clients = HttpClients::with_lookup(Names::new(&[("good.example", &["127.0.0.1"])]));
-    let mut roots = RootCertStore::empty();
-    roots.add(authority.der().clone()).unwrap();
-    let config = tls_builder().unwrap().with_root_certificates(roots).with_no_client_auth();
-    clients.0.tls.set(with_protocols(config)).unwrap();
+    let clients = clients.trusting(identity.authority.der().clone());
     let body = "x".repeat(20_000);
     let request = post(&format!("https://good.example:{port}/")).json_bytes(body.clone());
     let answer = clients.client(&loopback()).send(request).await.unwrap();

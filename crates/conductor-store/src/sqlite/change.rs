@@ -1,7 +1,7 @@
 //! What people change: take back, queue again, settle by hand.
 
 use conductor_core::store::{Queued, Redirect, Transition};
-use conductor_core::{ChannelId, DeliveryKey, Notification, NotificationId, Status, TenantId, Timestamp};
+use conductor_core::{DeliveryKey, Notification, NotificationId, Status, TenantId, Timestamp};
 use rusqlite::{OptionalExtension, Row, Transaction};
 
 use super::memory::Memory;
@@ -29,8 +29,10 @@ pub(crate) enum ChangeKind {
 pub(crate) struct Touched {
     /// The delivery that stood there before, or had ended.
     pub(crate) key: DeliveryKey,
-    /// Its channel, if it does not stand there any more.
-    pub(crate) ended: Option<ChannelId>,
+    /// How it stood there, if it does not any more.
+    pub(crate) ended: Option<Queued>,
+    /// It waited for its turn until it was taken back.
+    pub(crate) taken_back: bool,
     /// The delivery that is to be scheduled.
     pub(crate) queued: Option<Queued>,
 }
@@ -110,7 +112,8 @@ pub(crate) fn change(transaction: &Transaction<'_>, memory: &Memory, change: &Ch
     };
     end(transaction, &waiting, &End::plain(status, at))?;
     let_go_of_key(transaction, &notification)?;
-    let touched = Touched { key: waiting.key, ended: Some(waiting.channel_id), queued: None };
+    let taken_back = !waiting.held;
+    let touched = Touched { key: waiting.key, ended: Some(waiting.queued()), taken_back, queued: None };
     Ok(Effect::Changed(Transition::Done(status), Some(touched)))
 }
 
@@ -134,7 +137,7 @@ fn replay(
         transaction.prepare_cached(sql)?.execute((key.notification.bytes(), key.ordinal, expires_at.millis()))?;
         update_pending(transaction, &again)?;
         let status = rows::waiting_status(false, false, again.attempts, due, due);
-        let touched = Touched { key, ended: Some(again.channel_id), queued: Some(again.queued()) };
+        let touched = Touched { key, ended: Some(again.queued()), taken_back: false, queued: Some(again.queued()) };
         return Ok(Effect::Changed(Transition::Done(status), Some(touched)));
     }
     let Some(ordinal) = key.ordinal.checked_add(1) else {
@@ -143,7 +146,7 @@ fn replay(
     if ended.is_none() {
         end(transaction, &again, &End::plain(Status::Canceled, due))?;
     }
-    let again_channel = again.channel_id;
+    let before = again.queued();
     let mut waiting = Waiting { key: DeliveryKey { ordinal, ..key }, attempts: 0, ..again };
     if let Some(redirect) = redirect {
         waiting.channel_id = redirect.channel_id;
@@ -151,7 +154,7 @@ fn replay(
         waiting.own = Some((redirect.channel.clone(), redirect.target.clone()));
     }
     insert_pending(transaction, &waiting)?;
-    let ended = ended.is_none().then_some(again_channel);
-    let touched = Touched { key, ended, queued: Some(waiting.queued()) };
+    let ended = ended.is_none().then_some(before);
+    let touched = Touched { key, ended, taken_back: false, queued: Some(waiting.queued()) };
     Ok(Effect::Changed(Transition::Done(Status::Queued), Some(touched)))
 }

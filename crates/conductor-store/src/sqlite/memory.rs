@@ -203,6 +203,14 @@ impl State {
         }
     }
 
+    /// A delivery that waited for its next attempt has been taken back. It is handed over once more, as due: where the
+    /// order counts, others wait behind it, and the claim that comes to nothing lets them pass.
+    pub(crate) fn take_back(&mut self, queued: Queued) {
+        if queued.tried {
+            self.arrive(Queued { due: Timestamp::ZERO, ..queued }, None);
+        }
+    }
+
     /// Keeps a notification for its first attempt. The oldest make room: they belong to whom nothing is sent now.
     fn keep_fresh(&mut self, key: DeliveryKey, notification: &Arc<Notification>) {
         let bytes = notification.message.len();

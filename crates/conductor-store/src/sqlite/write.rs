@@ -110,7 +110,7 @@ fn accept(
         let sql = "INSERT OR IGNORE INTO feed (tenant, notification) VALUES (?1, ?2)";
         transaction.prepare_cached(sql)?.execute((notification.tenant.bytes(), notification.id.bytes()))?;
     }
-    let accepted = Accepted::New { superseded: superseded.map(|key| key.notification) };
+    let accepted = Accepted::New { superseded: superseded.map(|queued| queued.key.notification) };
     Ok(Effect::Accepted(accepted, superseded))
 }
 
@@ -191,7 +191,7 @@ fn supersede(
     memory: &Memory,
     notification: &Notification,
     key: &str,
-) -> rusqlite::Result<Option<DeliveryKey>> {
+) -> rusqlite::Result<Option<Queued>> {
     let target = notification.target.as_deref().unwrap_or_default();
     let place = (notification.tenant.bytes(), notification.channel_id.bytes(), target, key);
     let sql = "SELECT notification FROM live_key WHERE tenant = ?1 AND channel_id = ?2 AND target = ?3 AND key = ?4";
@@ -206,7 +206,7 @@ fn supersede(
         return Ok(None);
     }
     end(transaction, &waiting, &End::plain(Status::Superseded, notification.accepted_at))?;
-    Ok(Some(waiting.key))
+    Ok(Some(waiting.queued()))
 }
 
 /// A row of `pending`, or one that is to become one.

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use conductor_core::receipts::Reported;
 use conductor_core::replay::ReplayJob;
 use conductor_core::store::{
-    Accepted, Expired, Finished, Lease, NewNotification, Progress, Settled, Transition, Unsettled,
+    Accepted, Expired, Finished, Lease, NewNotification, Progress, Queued, Settled, Transition, Unsettled,
 };
 use conductor_core::{DeliveryKey, NotificationId, StoreError, TenantId, Timestamp};
 use rusqlite::{Connection, ErrorCode, TransactionBehavior};
@@ -82,7 +82,7 @@ pub(crate) struct Writer {
 
 /// What a command came to; it takes effect in memory when the commit has succeeded.
 pub(crate) enum Effect {
-    Accepted(Accepted, Option<DeliveryKey>),
+    Accepted(Accepted, Option<Queued>),
     Settled(Settled),
     Changed(Transition, Option<Touched>),
     Job(Option<Box<ReplayJob>>, Vec<Touched>),
@@ -254,11 +254,12 @@ impl Writer {
         }
     }
 
-    fn publish_accepted(&self, new: &NewNotification, accepted: &Accepted, superseded: Option<DeliveryKey>) {
+    fn publish_accepted(&self, new: &NewNotification, accepted: &Accepted, superseded: Option<Queued>) {
         let mut memory = self.memory.lock();
-        if let Some(key) = superseded {
-            memory.ended(key, true);
-            memory.count_out(new.notification.channel_id);
+        if let Some(superseded) = superseded {
+            memory.ended(superseded.key, true);
+            memory.count_out(superseded.channel);
+            memory.take_back(superseded);
         }
         if matches!(accepted, Accepted::New { .. }) {
             let notification = &new.notification;
@@ -332,8 +333,11 @@ impl Writer {
 /// Makes known in memory what a change did to `pending`.
 fn touch(memory: &mut State, touched: &Touched) {
     memory.ended(touched.key, true);
-    if let Some(channel) = touched.ended {
-        memory.count_out(channel);
+    if let Some(ended) = touched.ended {
+        memory.count_out(ended.channel);
+        if touched.taken_back {
+            memory.take_back(ended);
+        }
     }
     if let Some(queued) = touched.queued {
         memory.count_in(queued.channel);

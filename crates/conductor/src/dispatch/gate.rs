@@ -238,7 +238,7 @@ impl Gate {
     }
 
     /// Where the clock was put back, what was to be waited for is put back with it: a pause is a length of time.
-    fn follow(&mut self, now: Timestamp) {
+    pub(crate) fn follow(&mut self, now: Timestamp) {
         let back = self.seen.since(now);
         if back >= CLOCK_STEP {
             self.paused_until = self.paused_until.map(|until| until.minus(back));

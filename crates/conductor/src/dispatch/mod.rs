@@ -65,8 +65,8 @@ struct Dispatcher {
     schedule: Schedule,
     under_way: usize,
     under_way_max: UnderWayMax,
-    /// Those under way that were told to wait once more, and until when they do.
-    limited: HashMap<DeliveryKey, (Limited, Timestamp)>,
+    /// Those under way that were told to wait once more: until when they do, and until when their lane does.
+    limited: HashMap<DeliveryKey, (Limited, Timestamp, Timestamp)>,
     /// What is due later, and was never tried, is left to the store.
     horizon: Timestamp,
     tracker: TaskTracker,
@@ -122,8 +122,8 @@ impl Dispatcher {
         for place in self.schedule.take_to_ask() {
             self.ask(place, now);
         }
-        let begun = self.begin(now).await;
-        took_in == BATCH_MAX || filled || begun == CLAIM_MAX
+        let more = self.begin(now).await;
+        took_in == BATCH_MAX || filled || more
     }
 
     fn look_ahead(&mut self) {
@@ -197,8 +197,9 @@ impl Dispatcher {
         Some(self.schedule.channel_place(queued.tenant, queued.channel, describe))
     }
 
-    /// Claims what may go now and begins the attempts. Returns how many were picked.
-    async fn begin(&mut self, now: Timestamp) -> usize {
+    /// Claims what may go now and begins the attempts. Returns whether there may be more to begin at once: as many were
+    /// picked as can be, or some came to nothing and left their places to others.
+    async fn begin(&mut self, now: Timestamp) -> bool {
         let mut picked = Vec::new();
         while picked.len() < CLAIM_MAX {
             let share = self.under_way_max.share(self.under_way + picked.len(), self.schedule.share());
@@ -207,12 +208,14 @@ impl Dispatcher {
             picked.push(entry);
         }
         if picked.is_empty() {
-            return 0;
+            return false;
         }
+        let mut more = picked.len() == CLAIM_MAX;
         let claims: Vec<Claim> = picked.iter().map(|entry| Claim { key: entry.key, suspect: entry.suspect }).collect();
         match self.app.store.claim(&claims, now).await {
             Ok(claimed) => {
                 for (entry, claimed) in picked.iter().zip(claimed) {
+                    more |= !matches!(claimed, Claimed::Leased(_));
                     self.begin_one(*entry, claimed, now);
                 }
             }
@@ -225,7 +228,7 @@ impl Dispatcher {
                 }
             }
         }
-        picked.len()
+        more
     }
 
     fn begin_one(&mut self, entry: Entry, claimed: Claimed, now: Timestamp) {
@@ -277,7 +280,7 @@ impl Dispatcher {
             }
             Event::Settled { entry, next, keeps_lane } => {
                 self.under_way -= 1;
-                let (limited, until) = self.limited.remove(&entry.key).unwrap_or_default();
+                let (limited, until, pause) = self.limited.remove(&entry.key).unwrap_or_default();
                 match next {
                     Some(next) if next.key == entry.key => {
                         let next = Queued { due: next.due.max(until), ..next };
@@ -292,7 +295,9 @@ impl Dispatcher {
                     None => {}
                 }
                 if keeps_lane {
-                    self.schedule.left(entry, Lane::Free, now);
+                    // The lane waits as it was told also where its head has ended.
+                    let lane = if pause > now { Lane::FreeAt(pause) } else { Lane::Free };
+                    self.schedule.left(entry, lane, now);
                 }
             }
             Event::Answered { place, health } => self.answered(place, &health, now),
@@ -307,7 +312,7 @@ impl Dispatcher {
         let limited = entry.limited.again(others_pass && scope == Scope::Channel);
         let pause = rate_limit_pause(retry_after);
         let stretched = (pause * limited.stretch()).min(STRETCHED_MAX).max(pause);
-        self.limited.insert(entry.key, (limited, at.plus(stretched)));
+        self.limited.insert(entry.key, (limited, at.plus(stretched), at.plus(pause)));
         if scope == Scope::Lane || !limited.makes_way() { Lane::FreeAt(at.plus(pause)) } else { Lane::Free }
     }
 

@@ -33,6 +33,8 @@ enum Alarm {
     Ask(u32),
     /// A lane may send again.
     Lane(u32, u64),
+    /// An ordered lane's first becomes due.
+    First(u32, u64),
 }
 
 /// How a delivery that left its gate goes on.
@@ -306,13 +308,13 @@ impl Schedule {
                     self.list(place);
                 }
                 Alarm::Ask(place) => self.to_ask.push(place),
-                Alarm::Lane(place, lane) if self.channels[place as usize].ordered => {
+                Alarm::First(place, lane) => {
                     if let Some(state) = self.channels[place as usize].lanes.get_mut(&lane) {
                         state.alarm = None;
                     }
                     self.offer_ordered(place, lane, now);
                 }
-                Alarm::Lane(place, lane) => self.free_lane(place, lane),
+                Alarm::Lane(place, lane) => self.free_lane(place, lane, now),
             }
         }
     }
@@ -345,13 +347,7 @@ impl Schedule {
     /// A picked delivery has come back from its attempt, or had no lease. Its gate has been told already.
     pub(crate) fn left(&mut self, entry: Entry, lane: Lane, now: Timestamp) {
         match lane {
-            Lane::Free if self.channels[entry.channel as usize].ordered => {
-                if let Some(state) = self.channels[entry.channel as usize].lanes.get_mut(&entry.lane) {
-                    state.busy = false;
-                }
-                self.offer_ordered(entry.channel, entry.lane, now);
-            }
-            Lane::Free => self.free_lane(entry.channel, entry.lane),
+            Lane::Free => self.free_lane(entry.channel, entry.lane, now),
             Lane::FreeAt(at) => self.alarms.push(Reverse((at, Alarm::Lane(entry.channel, entry.lane)))),
         }
         self.list(entry.channel);
@@ -375,13 +371,13 @@ impl Schedule {
         self.seen = now;
         let alarms = std::mem::take(&mut self.alarms).into_iter().filter_map(|Reverse((at, alarm))| match alarm {
             Alarm::Channel(_) => None,
-            Alarm::Ask(_) => Some(Reverse((at.minus(back), alarm))),
-            Alarm::Lane(place, _) if !self.channels[place as usize].ordered => Some(Reverse((at.minus(back), alarm))),
-            Alarm::Lane(..) | Alarm::Due(_) => Some(Reverse((at, alarm))),
+            Alarm::Ask(_) | Alarm::Lane(..) => Some(Reverse((at.minus(back), alarm))),
+            Alarm::First(..) | Alarm::Due(_) => Some(Reverse((at, alarm))),
         });
         self.alarms = alarms.collect();
         for index in 0..self.channels.len() {
             self.channels[index].alarm = None;
+            self.channels[index].gate.follow(now);
             self.list(place_of(index));
         }
     }
@@ -473,6 +469,8 @@ impl Schedule {
         let channel = &mut self.channels[entry.channel as usize];
         let place = entry.place_in_lane(channel.ordered, now);
         let state = channel.lanes.entry(entry.lane).or_default();
+        // A hint may be early, never late: one that was taken back lets its lane go on also where its retry comes after.
+        let due = state.parked.get(&place).map_or(due, |(_, before)| due.min(*before));
         if state.parked.insert(place, (entry, due)).is_some() {
             self.count_out(&entry);
         }
@@ -535,11 +533,15 @@ impl Schedule {
     }
 
     /// The next of a lane may go.
-    fn free_lane(&mut self, place: u32, lane: u64) {
+    fn free_lane(&mut self, place: u32, lane: u64, now: Timestamp) {
         let channel = &mut self.channels[place as usize];
         let Some(state) = channel.lanes.get_mut(&lane) else { return };
         state.busy = false;
-        self.offer(place, lane);
+        if channel.ordered {
+            self.offer_ordered(place, lane, now);
+        } else {
+            self.offer(place, lane);
+        }
     }
 
     /// Makes the first of a lane ready, unless that waits for one under way or for one that is before it.
@@ -569,7 +571,7 @@ impl Schedule {
         if due > now {
             if state.alarm.is_none_or(|set| due < set) {
                 state.alarm = Some(due);
-                self.alarms.push(Reverse((due, Alarm::Lane(place, lane))));
+                self.alarms.push(Reverse((due, Alarm::First(place, lane))));
             }
         } else {
             state.parked.pop_first();

@@ -341,6 +341,20 @@ fn what_is_put_back_keeps_its_place() {
     }
 }
 
+#[test]
+fn a_head_that_was_taken_back_lets_its_lane_go_on_though_its_retry_is_told_after_that() {
+    let mut world = World { ordered: true, ..World::new(2) };
+    world.add(0, 1, Priority::Normal);
+    world.add(0, 1, Priority::Normal);
+    let head = world.schedule.pick(at(0)).unwrap();
+    let retry = Queued { key: head.key, tried: true, ..world.queued(0, 1, Priority::Normal, at(5_000)) };
+    world.insert(&Queued { due: Timestamp::ZERO, ..retry }, at(0));
+    world.insert(&retry, at(0));
+    world.finish(head, at(0));
+    assert_eq!(world.drain(at(0)).iter().map(number).collect::<Vec<_>>(), [1, 2]);
+    assert_eq!(world.schedule.len(), 0);
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Add { channel: u8, lane: u8, priority: u8, delay: u16 },
