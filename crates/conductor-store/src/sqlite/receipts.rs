@@ -60,7 +60,7 @@ pub(crate) fn apply(transaction: &Transaction<'_>, received: &Received) -> rusql
     if arrival == Arrival::Undelivered && !is_redacted {
         queued = fallback_of_undelivered(transaction, &notification, ended.waiting, *now)?;
     }
-    let touched = queued.map(|queued| Touched { key, ended: None, queued: Some(queued) });
+    let touched = queued.map(|queued| Touched { key, ended: None, taken_back: false, queued: Some(queued) });
     Ok(Effect::Reported(Reported::Changed(status), touched))
 }
 
