@@ -19,7 +19,9 @@ pub mod email;
 pub mod http;
 pub mod log;
 pub mod markdown;
+pub mod matrix;
 pub mod sms;
+pub mod telegram;
 pub mod text;
 pub mod webhook;
 pub mod whatsapp;
@@ -248,6 +250,8 @@ pub static PLUGINS: &[Plugin] = &[
     Plugin::of::<webhook::Webhook>(),
     Plugin::of::<discord::Discord>(),
     Plugin::of::<email::Email>(),
+    Plugin::of::<telegram::Telegram>(),
+    Plugin::of::<matrix::Matrix>(),
     Plugin::of::<sms::Sms>(),
     Plugin::of::<whatsapp::WhatsApp>(),
 ];
