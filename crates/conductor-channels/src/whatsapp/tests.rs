@@ -256,7 +256,7 @@ fn signed(body: &[u8]) -> ReceiptRequest {
     ReceiptRequest { method: ReceiptMethod::Post, url: None, query: String::new(), headers, body: body.to_vec() }
 }
 
-fn webhook(statuses: Value) -> Vec<u8> {
+fn webhook(statuses: &Value) -> Vec<u8> {
     let value = json!({ "messaging_product": "whatsapp", "metadata": { "phone_number_id": "106540352242922" },
         "statuses": statuses });
     let change = json!({ "field": "messages", "value": value });
@@ -274,7 +274,7 @@ async fn a_receipt_is_taken_only_with_metas_signature() {
     };
     let mut failed = status("failed");
     failed["errors"] = json!([{ "code": 131_026, "title": "Message undeliverable" }]);
-    let body = webhook(json!([status("sent"), status("delivered"), status("read"), failed, { "id": WAMID }, 7]));
+    let body = webhook(&json!([status("sent"), status("delivered"), status("read"), failed, { "id": WAMID }, 7]));
     let reports = channel.receipt(&signed(&body)).unwrap().reports;
     let arrivals: Vec<_> = reports.iter().map(|report| report.arrival).collect();
     assert_eq!(arrivals, [Arrival::Delivered, Arrival::Delivered, Arrival::Undelivered]);
