@@ -32,11 +32,13 @@ mod push;
 pub mod pushover;
 mod secret_url;
 pub mod slack;
+pub mod sms;
 pub mod teams;
 pub mod telegram;
 pub mod text;
 mod ways;
 pub mod webhook;
+pub mod whatsapp;
 
 #[cfg(test)]
 mod contract;
@@ -103,6 +105,8 @@ pub struct ChannelContext {
     pub channel_name: String,
     /// Another address of the same API, from the option `baseUrl`.
     pub base_url: Option<Url>,
+    /// Where the provider can post receipts of this channel; none where the server does not know its public address.
+    pub receipts_url: Option<Url>,
     /// The time limit of one attempt; the engine enforces it too.
     pub timeout: Duration,
     /// Whether the provider's mention syntax may fire.
@@ -279,6 +283,8 @@ pub static PLUGINS: &[Plugin] = &[
     Plugin::of::<mattermost::Mattermost>(),
     Plugin::of::<teams::Teams>(),
     Plugin::of::<google_chat::GoogleChat>(),
+    Plugin::of::<sms::Sms>(),
+    Plugin::of::<whatsapp::WhatsApp>(),
     Plugin::of::<fcm::Fcm>(),
     Plugin::of::<apns::Apns>(),
     Plugin::of::<ntfy::Ntfy>(),
