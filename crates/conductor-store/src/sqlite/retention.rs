@@ -383,7 +383,11 @@ fn untie(transaction: &Transaction<'_>, id: NotificationId) -> rusqlite::Result<
 
 fn remove(transaction: &Transaction<'_>, id: NotificationId) -> rusqlite::Result<bool> {
     let Some(ties) = untie(transaction, id)? else { return Ok(false) };
-    for sql in ["DELETE FROM ended WHERE notification = ?1", "DELETE FROM notification WHERE id = ?1"] {
+    for sql in [
+        "DELETE FROM receipt WHERE notification = ?1",
+        "DELETE FROM ended WHERE notification = ?1",
+        "DELETE FROM notification WHERE id = ?1",
+    ] {
         transaction.prepare_cached(sql)?.execute([id.bytes()])?;
     }
     let sql = "DELETE FROM feed WHERE tenant = ?1 AND notification = ?2";
@@ -397,8 +401,12 @@ fn redact(transaction: &Transaction<'_>, id: NotificationId, now: Timestamp) -> 
                redacted_at = ?3 WHERE id = ?1 AND redacted_at IS NULL";
     let row = (id.bytes(), ties.fallback.as_deref().and_then(without_targets), now.millis());
     let changed = transaction.prepare_cached(sql)?.execute(row)?;
-    let sql = "UPDATE ended SET target = NULL WHERE notification = ?1 AND target IS NOT NULL";
-    transaction.prepare_cached(sql)?.execute([id.bytes()])?;
+    for sql in [
+        "UPDATE ended SET target = NULL WHERE notification = ?1 AND target IS NOT NULL",
+        "UPDATE receipt SET detail = NULL WHERE notification = ?1 AND detail IS NOT NULL",
+    ] {
+        transaction.prepare_cached(sql)?.execute([id.bytes()])?;
+    }
     Ok(changed > 0)
 }
 
