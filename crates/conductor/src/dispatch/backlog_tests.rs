@@ -237,6 +237,24 @@ fn long_lanes_that_all_wait_leave_room_for_another_though_their_channels_shelf_w
 }
 
 #[test]
+fn a_head_that_was_taken_back_lets_its_lane_go_on_though_the_lane_is_full() {
+    let mut world = World::new(true, 9);
+    for _ in 0..5 {
+        world.accept(7, 1, Priority::Normal);
+    }
+    world.take_in(usize::MAX);
+    world.pick().unwrap();
+    let head = world.under_way.remove(0);
+    world.fail(head, 60_000);
+    let taken_back = world.stored.remove(&head.key).unwrap();
+    world.arriving.push_back(Queued { due: Timestamp::ZERO, ..taken_back });
+    world.take_in(1);
+    assert_eq!(world.pick(), None, "it has ended");
+    assert_eq!(world.pick().map(|queued| number(queued.key)), Some(2));
+    assert_eq!(world.run_out(), [3, 4, 5]);
+}
+
+#[test]
 fn scheduled_ones_of_a_lane_do_not_hold_up_what_may_go_now() {
     for ordered in [false, true] {
         let mut world = World::new(ordered, 9);

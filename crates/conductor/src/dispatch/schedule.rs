@@ -514,6 +514,12 @@ impl ChannelQueue {
     fn shelf_of(&self, class: u8) -> usize {
         if self.ordered { 0 } else { usize::from(class) }
     }
+
+    /// Whether a delivery is told of that waits in an ordered lane already: it may go sooner, or has been taken back.
+    fn holds(&self, queued: &Queued) -> bool {
+        let place = Entry::new(0, queued, Limited::default()).place_in_lane(true, Timestamp::ZERO);
+        self.ordered && self.lanes.get(&queued.lane).is_some_and(|lane| lane.parked.contains_key(&place))
+    }
 }
 
 fn place_of(index: usize) -> u32 {

@@ -19,7 +19,7 @@ impl Schedule {
         let room = self.room();
         let channel = &mut self.channels[place as usize];
         let shelf = channel.shelf_of(class_of(queued.priority));
-        if channel.shelves[shelf].takes(queued.lane, queued.key, room) {
+        if channel.holds(queued) || channel.shelves[shelf].takes(queued.lane, queued.key, room) {
             self.insert(place, queued, Limited::default(), now);
         } else {
             self.list_shelf(place, shelf);
