@@ -87,6 +87,7 @@ pub(crate) fn context(http: &HttpClients, base_url: Option<Url>) -> ChannelConte
         channel: ChannelId::new(Uuid::from_u128(0xc1)),
         channel_name: "alerts".into(),
         base_url,
+        receipts_url: None,
         timeout: Duration::from_secs(1),
         allow_mentions: false,
         http: http.client(&loopback()),
@@ -99,6 +100,7 @@ pub(crate) fn message(text: &str) -> Message {
     Message {
         notification,
         delivery: DeliveryId::derive(notification, 0),
+        ordinal: 0,
         attempt: 1,
         target: None,
         title: None,

@@ -6,7 +6,8 @@ use async_trait::async_trait;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use conductor_core::{
-    Channel, Health, Limits, Message, Problems, Rate, Receipt, Secret, SendError, SendErrorKind, TextLimit, Unit,
+    Channel, Health, Limits, Message, Problems, Rate, Receipt, Secret, SendError, SendErrorKind, Standing, TextLimit,
+    Unit,
 };
 use http::HeaderValue;
 use http::header::{AUTHORIZATION, USER_AGENT};
@@ -14,17 +15,28 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use tokio::time::Instant;
 use url::Url;
 use uuid::Uuid;
 
 use crate::http::{Request, Response, below};
 use crate::{ChannelContext, ChannelPlugin, Classic, InitError, Setting};
 
+mod account;
 mod answer;
+mod budget;
+mod gateway;
 #[cfg(test)]
 mod tests;
 mod text;
+pub mod webhook;
+
+use account::{Account, Parting};
+use answer::Whose;
+use gateway::{Gateway, Pace};
 
 /// Discord's own address.
 const BASE_URL: &str = "https://discord.com";
@@ -47,6 +59,10 @@ pub struct Discord {
     token: Secret,
     authorization: HeaderValue,
     channel: Snowflake,
+    account: Arc<Account>,
+    gateway: bool,
+    /// Whether the gateway connection is to stand for this channel.
+    opened: AtomicBool,
 }
 
 /// What a `discord` channel can be told.
@@ -58,6 +74,14 @@ pub struct Config {
     pub bot_token: Secret,
     /// The channel that gets the messages, as a number: Copy Channel ID in Discord's developer mode.
     pub channel_id: String,
+    /// Whether the bot is connected to Discord's gateway, so that it shows as online. Messages go out either way. To be
+    /// `false` where the gateway cannot be reached, as behind a proxy for the API alone.
+    #[serde(default = "connected")]
+    pub gateway: bool,
+}
+
+const fn connected() -> bool {
+    true
 }
 
 /// Discord's ids: a number of 64 bits.
@@ -131,7 +155,10 @@ impl ChannelPlugin for Discord {
         let channel = channel.ok_or_else(|| InitError("channelId is no Discord id; expected digits".into()))?;
         let base = context.base_url.clone();
         let base = base.unwrap_or_else(|| Url::parse(BASE_URL).expect("the constant is a URL"));
-        Ok(Self { context, base, token: config.bot_token, authorization, channel })
+        let account = Account::of(&base, &config.bot_token);
+        let opened = AtomicBool::new(false);
+        let Config { bot_token: token, gateway, .. } = config;
+        Ok(Self { context, base, token, authorization, channel, account, gateway, opened })
     }
 }
 
@@ -146,11 +173,17 @@ impl Channel for Discord {
         }
         let url = below(&self.base, &format!("/api/v10/channels/{channel}/messages"));
         let request = Request::post(url).timeout(self.context.request_timeout()).json(&self.body(message, &content));
+        self.account.budget.take(channel.0, Instant::now())?;
         let response = self.ask(request).await?;
+        let now = Instant::now();
+        self.account.budget.learn(channel.0, &response.headers, now);
         if response.status.is_success() {
             return taken(&response);
         }
-        Err(answer::error(&response, channel == self.channel, self.token.expose(), self.context.clock.now()))
+        let whose = Whose::Bot { own: channel == self.channel };
+        let error = answer::error(&response, whose, self.token.expose(), self.context.clock.now());
+        self.account.budget.limited(channel.0, error.kind, now);
+        Err(error)
     }
 
     fn length(&self, message: &Message) -> usize {
@@ -162,7 +195,9 @@ impl Channel for Discord {
         let request = Request::get(below(&self.base, "/api/v10/users/@me")).timeout(timeout);
         let error = match self.ask(request).await {
             Ok(response) if response.status.is_success() => return Health::Up,
-            Ok(response) => answer::error(&response, true, self.token.expose(), self.context.clock.now()),
+            Ok(response) => {
+                answer::error(&response, Whose::Bot { own: true }, self.token.expose(), self.context.clock.now())
+            }
             Err(error) => error,
         };
         match error.kind {
@@ -171,9 +206,46 @@ impl Channel for Discord {
             _ => Health::Down { reason: error.message },
         }
     }
+
+    fn open(&self) {
+        if !self.gateway || self.opened.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        self.account.open(|standing, identified| Gateway {
+            http: self.context.http.clone(),
+            base: self.base.clone(),
+            token: self.token.clone(),
+            authorization: self.authorization.clone(),
+            clock: Arc::clone(&self.context.clock),
+            pace: Pace::DISCORD,
+            standing,
+            identified,
+        });
+    }
+
+    fn standing(&self) -> Option<Standing> {
+        self.account.standing().filter(|_| self.opened.load(Ordering::SeqCst))
+    }
+
+    async fn shutdown(&self) {
+        if let Some(parting) = self.leave() {
+            parting.goodbye().await;
+        }
+    }
+}
+
+impl Drop for Discord {
+    fn drop(&mut self) {
+        drop(self.leave());
+    }
 }
 
 impl Discord {
+    /// This channel needs the gateway connection no more.
+    fn leave(&self) -> Option<Parting> {
+        self.opened.swap(false, Ordering::SeqCst).then(|| self.account.leave()).flatten()
+    }
+
     fn target(&self, message: &Message) -> Result<Snowflake, SendError> {
         let Some(target) = &message.target else { return Ok(self.channel) };
         Snowflake::parse(target).ok_or_else(|| {
@@ -183,10 +255,9 @@ impl Discord {
     }
 
     fn body(&self, message: &Message, content: &str) -> Value {
-        let kinds: &[&str] = if self.context.allow_mentions { &["users", "roles", "everyone"] } else { &[] };
         json!({
             "content": content,
-            "allowed_mentions": { "parse": kinds },
+            "allowed_mentions": { "parse": kinds(self.context.allow_mentions) },
             "nonce": nonce(message.part_id()),
             "enforce_nonce": true,
         })
@@ -198,6 +269,11 @@ impl Discord {
             .header(USER_AGENT, HeaderValue::from_static(AGENT));
         Ok(self.context.http.send(request).await?)
     }
+}
+
+/// What kinds of mentions Discord may turn into notifications.
+const fn kinds(allow_mentions: bool) -> &'static [&'static str] {
+    if allow_mentions { &["users", "roles", "everyone"] } else { &[] }
 }
 
 /// What a success says: the message's id. A page of text instead of JSON is not from Discord but from something

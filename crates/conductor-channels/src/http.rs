@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use http::StatusCode;
 use http_body_util::{BodyExt as _, Full};
 use ipnet::IpNet;
 use rustls::crypto::CryptoProvider;
@@ -14,11 +15,13 @@ use rustls::{ClientConfig, ConfigBuilder, RootCertStore, WantsVerifier};
 use rustls_platform_verifier::BuilderVerifierExt as _;
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, timeout_at};
+use url::Url;
 
 pub use answer::{Response, WORDS_MAX, classify, retry_after, tidy, wait, words};
 pub use error::HttpError;
 pub use guard::{Lookup, Reach, Refusal, SystemLookup};
 pub use request::{Request, below, check_url, place};
+pub use web_socket::{WebSocket, WebSocketError};
 
 use guard::Guard;
 
@@ -29,6 +32,7 @@ mod request;
 mod socket;
 #[cfg(test)]
 mod tests;
+mod web_socket;
 
 /// The most of an answer's body that is read, in bytes.
 pub const BODY_MAX: usize = 64 * 1024;
@@ -60,6 +64,8 @@ struct Clients {
     tls: Arc<OnceCell<ClientConfig>>,
     plain: OnceCell<reqwest::Client>,
     secure: OnceCell<reqwest::Client>,
+    /// For what becomes a WebSocket: HTTP/2 has no upgrade.
+    upgrading: OnceCell<reqwest::Client>,
 }
 
 impl Default for HttpClients {
@@ -104,6 +110,7 @@ impl HttpClients {
             tls: Arc::clone(&self.0.tls),
             plain: OnceCell::new(),
             secure: OnceCell::new(),
+            upgrading: OnceCell::new(),
         });
         known.insert(allowed, Arc::downgrade(&clients));
         HttpClient(clients)
@@ -119,10 +126,7 @@ impl HttpClient {
     /// still an answer.
     pub async fn send(&self, request: Request) -> Result<Response, HttpError> {
         let Request { method, url, headers, body, timeout } = request;
-        let place = place(&url);
-        check_url(&url).map_err(|reason| HttpError::Url { place: place.clone(), reason })?;
-        self.0.guard.check_host(&url).map_err(|refusal| HttpError::Refused { place: place.clone(), refusal })?;
-
+        let place = self.checked(&url)?;
         let now = Instant::now();
         let deadline = now.checked_add(timeout).unwrap_or(now + Duration::from_secs(3600));
         // A body that is asked for is being written. Of a request without one that cannot be told, so it counts as
@@ -142,6 +146,36 @@ impl HttpClient {
             Ok(Err(error)) => Err(error),
             Err(_) => Err(HttpError::late(place, timeout, written.load(Ordering::SeqCst))),
         }
+    }
+
+    /// Asks to go over to another protocol on the same connection, which is there if the answer is 101. The answer's
+    /// body is not read.
+    async fn upgrade(&self, request: Request) -> Result<(Response, Option<reqwest::Upgraded>), HttpError> {
+        let Request { method, url, headers, timeout, .. } = request;
+        let place = self.checked(&url)?;
+        let exchange = async {
+            let client = self.0.upgrading_client(url.scheme() == "https").await?;
+            let answer = client.request(method, url).headers(headers).send().await;
+            let mut answer = answer.map_err(|error| HttpError::from_client(error, place.clone(), true))?;
+            let (status, headers) = (answer.status(), std::mem::take(answer.headers_mut()));
+            let response = Response { status, headers, body: Bytes::new(), complete: false };
+            if status != StatusCode::SWITCHING_PROTOCOLS {
+                return Ok((response, None));
+            }
+            let upgraded = answer.upgrade().await;
+            let upgraded = upgraded.map_err(|error| HttpError::from_client(error, place.clone(), true))?;
+            Ok((response, Some(upgraded)))
+        };
+        let late = |_| HttpError::late(place.clone(), timeout, true);
+        tokio::time::timeout(timeout, exchange).await.map_err(late)?
+    }
+
+    /// The part of a URL that may be shown, if the URL may be asked for.
+    fn checked(&self, url: &Url) -> Result<String, HttpError> {
+        let place = place(url);
+        check_url(url).map_err(|reason| HttpError::Url { place: place.clone(), reason })?;
+        self.0.guard.check_host(url).map_err(|refusal| HttpError::Refused { place: place.clone(), refusal })?;
+        Ok(place)
     }
 }
 
@@ -163,6 +197,18 @@ impl Clients {
             self.build(config.clone())
         };
         self.secure.get_or_try_init(build).await
+    }
+
+    async fn upgrading_client(&self, secure: bool) -> Result<&reqwest::Client, HttpError> {
+        if !secure {
+            return self.client(false).await;
+        }
+        let build = || async {
+            let mut config = self.tls.get_or_try_init(load_tls).await?.clone();
+            config.alpn_protocols = vec![b"http/1.1".to_vec()];
+            self.build(config)
+        };
+        self.upgrading.get_or_try_init(build).await
     }
 
     fn build(&self, tls: ClientConfig) -> Result<reqwest::Client, HttpError> {

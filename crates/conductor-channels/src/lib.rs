@@ -14,13 +14,31 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use url::Url;
 
+pub mod apns;
 pub mod discord;
 pub mod email;
+pub mod fcm;
+pub mod google_chat;
+pub mod gotify;
+mod head;
 pub mod http;
+mod jwt;
 pub mod log;
 pub mod markdown;
+pub mod matrix;
+pub mod mattermost;
+pub mod ntfy;
+mod push;
+pub mod pushover;
+mod secret_url;
+pub mod slack;
+pub mod sms;
+pub mod teams;
+pub mod telegram;
 pub mod text;
+mod ways;
 pub mod webhook;
+pub mod whatsapp;
 
 #[cfg(test)]
 mod contract;
@@ -54,19 +72,24 @@ pub enum Classic {
 impl Setting {
     /// The name as JSON writes it: `botToken` for `BOT_TOKEN`.
     pub fn camel_case(&self) -> String {
-        let mut name = String::with_capacity(self.name.len());
-        let mut upper = false;
-        for letter in self.name.chars() {
-            if letter == '_' {
-                upper = true;
-            } else if std::mem::take(&mut upper) {
-                name.push(letter);
-            } else {
-                name.push(letter.to_ascii_lowercase());
-            }
-        }
-        name
+        camel_case(self.name)
     }
+}
+
+/// The name of a setting as JSON writes it.
+fn camel_case(setting: &str) -> String {
+    let mut name = String::with_capacity(setting.len());
+    let mut upper = false;
+    for letter in setting.chars() {
+        if letter == '_' {
+            upper = true;
+        } else if std::mem::take(&mut upper) {
+            name.push(letter);
+        } else {
+            name.push(letter.to_ascii_lowercase());
+        }
+    }
+    name
 }
 
 /// What a channel gets besides its settings.
@@ -82,6 +105,8 @@ pub struct ChannelContext {
     pub channel_name: String,
     /// Another address of the same API, from the option `baseUrl`.
     pub base_url: Option<Url>,
+    /// Where the provider can post receipts of this channel; none where the server does not know its public address.
+    pub receipts_url: Option<Url>,
     /// The time limit of one attempt; the engine enforces it too.
     pub timeout: Duration,
     /// Whether the provider's mention syntax may fire.
@@ -115,6 +140,10 @@ pub trait ChannelPlugin: Channel + Sized {
     const ABOUT: &'static str;
     /// What it has to be told.
     const SETTINGS: &'static [Setting];
+    /// Where there are several ways to the provider: the names of the settings that each of them needs. A channel is told
+    /// all of one way and nothing of the others, so that none of these settings is `required`. An entry that names a
+    /// variable or has an option for one way has chosen it; else what is found decides.
+    const WAYS: &'static [&'static [&'static str]] = &[];
     /// What the provider takes.
     const LIMITS: Limits;
     /// How many attempts of one channel may be under way at once, unless the channel says else.
@@ -152,6 +181,8 @@ pub struct Plugin {
     pub about: &'static str,
     /// [`ChannelPlugin::SETTINGS`]
     pub settings: &'static [Setting],
+    /// [`ChannelPlugin::WAYS`]
+    pub ways: &'static [&'static [&'static str]],
     /// [`ChannelPlugin::LIMITS`]
     pub limits: Limits,
     /// [`ChannelPlugin::MAX_CONCURRENCY`]
@@ -175,6 +206,7 @@ impl Plugin {
             aliases: P::ALIASES,
             about: P::ABOUT,
             settings: P::SETTINGS,
+            ways: P::WAYS,
             limits: P::LIMITS,
             max_concurrency: P::MAX_CONCURRENCY,
             rate: P::RATE,
@@ -243,7 +275,21 @@ pub static PLUGINS: &[Plugin] = &[
     Plugin::of::<log::Log>(),
     Plugin::of::<webhook::Webhook>(),
     Plugin::of::<discord::Discord>(),
+    Plugin::of::<discord::webhook::DiscordWebhook>(),
     Plugin::of::<email::Email>(),
+    Plugin::of::<telegram::Telegram>(),
+    Plugin::of::<matrix::Matrix>(),
+    Plugin::of::<slack::Slack>(),
+    Plugin::of::<mattermost::Mattermost>(),
+    Plugin::of::<teams::Teams>(),
+    Plugin::of::<google_chat::GoogleChat>(),
+    Plugin::of::<sms::Sms>(),
+    Plugin::of::<whatsapp::WhatsApp>(),
+    Plugin::of::<fcm::Fcm>(),
+    Plugin::of::<apns::Apns>(),
+    Plugin::of::<ntfy::Ntfy>(),
+    Plugin::of::<gotify::Gotify>(),
+    Plugin::of::<pushover::Pushover>(),
 ];
 
 /// The plugin of that name, or with that alias.

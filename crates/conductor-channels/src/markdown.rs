@@ -85,6 +85,11 @@ pub fn escape(text: &str, dialect: Dialect) -> String {
     Rendering { dialect, allow_mentions: false }.escape(text)
 }
 
+/// Plain text so that Slack shows it as it was typed in a message with `"mrkdwn": false`.
+pub fn escape_without_marks(text: &str, allow_mentions: bool) -> String {
+    escape::unmarked(text, allow_mentions)
+}
+
 fn events(markdown: &str) -> impl Iterator<Item = Event<'_>> {
     let options = Options::ENABLE_STRIKETHROUGH | Options::ENABLE_TABLES | Options::ENABLE_TASKLISTS;
     TextMergeStream::new(Parser::new_ext(markdown, options))

@@ -14,8 +14,8 @@ use serde::Deserialize;
 use serde_json::json;
 use url::Url;
 
-use crate::http::{HttpClient, Request, Response, below, check_url};
-use crate::{ChannelContext, ChannelPlugin, Classic, InitError, Setting};
+use crate::http::{HttpClient, Request, Response, check_url};
+use crate::{ChannelContext, ChannelPlugin, Classic, InitError, Setting, secret_url};
 
 #[cfg(test)]
 mod tests;
@@ -131,7 +131,7 @@ impl ChannelPlugin for Webhook {
         let headers = headers(&config.headers).map_err(|faults| InitError(faults.to_string()))?;
         let hidden = hidden(&url, &config.headers);
         let url = match &context.base_url {
-            Some(base) => moved(&url, base),
+            Some(base) => secret_url::moved(&url, base),
             None => url,
         };
         Ok(Self { context, url, key, headers, hidden })
@@ -247,24 +247,10 @@ fn headers(configured: &BTreeMap<String, String>) -> Result<HeaderMap, Problems>
     if problems.is_empty() { Ok(headers) } else { Err(problems) }
 }
 
-/// The URL's path and query at another address.
-fn moved(url: &Url, base: &Url) -> Url {
-    let mut moved = below(base, url.path());
-    moved.set_query(url.query());
-    moved
-}
-
-/// The texts that an answer must not bring into an error: long parts of the path, the query and its values, the
-/// headers' values. The longest first, so that a part does not spoil the match of the whole.
+/// The texts that an answer must not bring into an error: what may be a credential in the URL, and the headers' values.
 fn hidden(url: &Url, headers: &BTreeMap<String, String>) -> Vec<String> {
-    const PATH_PART_MIN: usize = 8;
     const VALUE_MIN: usize = 4;
-    let mut hidden = Vec::new();
-    let parts = url.path_segments().into_iter().flatten();
-    hidden.extend(parts.filter(|part| part.len() >= PATH_PART_MIN).map(str::to_owned));
-    hidden.extend(url.query().map(str::to_owned));
-    hidden.extend(url.query_pairs().map(|(_, value)| value.into_owned()).filter(|value| value.len() >= VALUE_MIN));
+    let mut hidden = secret_url::parts(url);
     hidden.extend(headers.values().filter(|value| value.len() >= VALUE_MIN).cloned());
-    hidden.sort_unstable_by_key(|text| std::cmp::Reverse(text.len()));
-    hidden
+    secret_url::sorted(hidden)
 }

@@ -7,9 +7,10 @@ use async_trait::async_trait;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use crate::delivery::Outcome;
+use crate::delivery::{DeliveryKey, Outcome};
 use crate::id::{DeliveryId, NotificationId};
 use crate::notification::{Format, Priority};
+use crate::receipts::{PartKey, ReceiptAnswer, ReceiptError, ReceiptRequest};
 use crate::time::Timestamp;
 
 /// A live connection to one provider with one tenant's credentials.
@@ -32,6 +33,25 @@ pub trait Channel: Send + Sync + 'static {
         Health::Unknown
     }
 
+    /// Begins what stands as long as the channel is in use, such as a connection that shows a bot as online. Returns at
+    /// once; called within a runtime, and not at all for a channel that is only tried out.
+    fn open(&self) {}
+
+    /// How that is doing; none where nothing stands, or nothing is known yet. Read often.
+    fn standing(&self) -> Option<Standing> {
+        None
+    }
+
+    /// Reads what the provider reports, after a look at who calls: whoever can reach the server can call this. Pure, so
+    /// that it can be asked often.
+    ///
+    /// # Errors
+    /// The channel takes no receipts, or the call is not the provider's, or it makes no sense.
+    fn receipt(&self, request: &ReceiptRequest) -> Result<ReceiptAnswer, ReceiptError> {
+        let _ = request;
+        Err(ReceiptError::NotTaken)
+    }
+
     /// Lets go of connections. Called once, after the last `send` has returned.
     async fn shutdown(&self) {}
 }
@@ -43,6 +63,8 @@ pub struct Message {
     pub notification: NotificationId,
     /// The same in every attempt: the provider's idempotency key is made from it.
     pub delivery: DeliveryId,
+    /// Which of the notification's deliveries that is, from 0.
+    pub ordinal: u8,
     /// Which attempt this is, from 1.
     pub attempt: u32,
     /// The address within the provider; none means the channel's default.
@@ -75,6 +97,12 @@ impl Message {
             0 => self.delivery.uuid(),
             part => Uuid::new_v5(&self.delivery.uuid(), &part.to_be_bytes()),
         }
+    }
+
+    /// What a provider that reports later is given to name this part by.
+    pub fn part_key(&self) -> PartKey {
+        let delivery = DeliveryKey { notification: self.notification, ordinal: self.ordinal };
+        PartKey { delivery, part: self.part, parts: self.parts }
     }
 }
 
@@ -152,6 +180,22 @@ pub enum Health {
     },
     /// It cannot be asked without sending something.
     Unknown,
+}
+
+impl Health {
+    /// Whether it would probably not work.
+    pub const fn is_down(&self) -> bool {
+        matches!(self, Self::Down { .. })
+    }
+}
+
+/// How a connection that stands between messages is doing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    /// Whether it is there.
+    pub health: Health,
+    /// Since when it is so.
+    pub since: Timestamp,
 }
 
 /// How far a provider's "too fast" reaches.
@@ -254,6 +298,7 @@ mod tests {
         let mut message = Message {
             notification,
             delivery: DeliveryId::derive(notification, 0),
+            ordinal: 0,
             attempt: 1,
             target: None,
             title: None,

@@ -10,7 +10,7 @@
 //! ```
 //!
 //! What has ended stays as it ended: a dead letter that is replayed, or a fallback, is a new delivery of the same
-//! notification.
+//! notification. A receipt alone changes what was sent, and `undelivered` to `delivered`; never the other way round.
 //!
 //! `scheduled` is `queued` before `sendAt`; `retrying` is `queued` after an attempt; both are only names of it.
 //! `sending` is never written down by an engine that one process owns: a process that died holds no lease.

@@ -9,6 +9,7 @@ pub mod id;
 pub mod notification;
 pub mod problem;
 pub mod rate;
+pub mod receipts;
 pub mod replay;
 pub mod retention;
 pub mod retry;
@@ -17,12 +18,15 @@ pub mod signature;
 pub mod store;
 pub mod time;
 
-pub use channel::{Channel, Health, Limits, Message, Receipt, Scope, SendError, SendErrorKind, TextLimit, Unit};
+pub use channel::{
+    Channel, Health, Limits, Message, Receipt, Scope, SendError, SendErrorKind, Standing, TextLimit, Unit,
+};
 pub use delivery::{Attempt, DeliveryKey, FailureReason, Outcome, Status};
 pub use id::{ChannelId, DeliveryId, NotificationId, ReplayId, TenantId};
 pub use notification::{Draft, Fallback, Format, Notification, Priority};
 pub use problem::{Problem, Problems};
 pub use rate::Rate;
+pub use receipts::{Receipts, Report};
 pub use replay::Replays;
 pub use retention::{Keep, Retention};
 pub use retry::{OnUnknown, RetryPolicy, Settlement};

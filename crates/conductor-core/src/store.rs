@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::delivery::{Attempt, DeliveryKey, FailureReason, Status};
 use crate::id::{ChannelId, NotificationId, TenantId};
 use crate::notification::{Notification, Priority};
+use crate::receipts::{Receipts, Reception};
 use crate::replay::Replays;
 use crate::retention::{Compacted, Pruned, Retention};
 use crate::retry::Settlement;
@@ -320,13 +321,15 @@ pub struct DeliveryStory {
     pub reason: Option<FailureReason>,
     /// The provider's id of the message.
     pub provider_id: Option<String>,
+    /// What the provider reported later, as far as that says something of the whole.
+    pub receipt: Option<Reception>,
     /// Every attempt, oldest first.
     pub attempts: Vec<Attempt>,
 }
 
 /// Keeps the notifications. Every method is one transaction; what it returned has happened and is on disk.
 #[async_trait]
-pub trait Store: Replays + Send + Sync + 'static {
+pub trait Store: Replays + Receipts + Send + Sync + 'static {
     /// Keeps a notification and queues its first delivery. With a `key`, ends the queued one whose place it takes.
     async fn accept(&self, new: NewNotification) -> Result<Accepted, StoreError>;
 
@@ -354,7 +357,7 @@ pub trait Store: Replays + Send + Sync + 'static {
     async fn claim(&self, claims: &[Claim], now: Timestamp) -> Result<Vec<Claimed>, StoreError>;
 
     /// Writes what became of an attempt: the attempt, the new state, the lease's progress and a fallback's delivery,
-    /// together. A fallback's delivery begins with nothing sent and with its markup. Where it fails nothing was written, the lease stands, and everything comes back for another try.
+    /// together. What was sent ends as `delivered` or `undelivered` where a receipt has said so already. A fallback's delivery begins with nothing sent and with its markup. Where it fails nothing was written, the lease stands, and everything comes back for another try.
     async fn settle(&self, lease: Lease, finished: Finished) -> Result<Settled, Unsettled>;
 
     /// Writes how far the attempt under way has come, so that the next one goes on there, also after a crash. The lease

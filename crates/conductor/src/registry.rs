@@ -5,10 +5,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use conductor_channels::http::HttpClients;
+use conductor_channels::http::{HttpClients, below};
 use conductor_channels::{ChannelContext, Plugin};
-use conductor_core::{Channel, ChannelId, Clock, Keep, Limits, Rate, Retention, RetryPolicy, TenantId};
+use conductor_core::{
+    Channel, ChannelId, Clock, Health, Keep, Limits, Rate, Retention, RetryPolicy, Standing, TenantId,
+};
 use ring::digest::{SHA256, digest};
+use url::Url;
 
 use crate::config::{ChannelConfig, Configuration, Lasting, TenantConfig};
 use crate::registry::flow::Flow;
@@ -75,22 +78,26 @@ pub struct LiveChannel {
     pub target: Option<String>,
     /// What sends.
     pub channel: Arc<dyn Channel>,
+    /// Where its provider can post receipts, as the provider sees it; none without `PUBLIC_URL`.
+    pub receipts_url: Option<Url>,
     /// How it goes.
     pub flow: Flow,
 }
 
 impl Registry {
-    /// Makes every channel. One that cannot be made is an error that names it.
+    /// Makes every channel. One that cannot be made is an error that names it. `public_url` is where providers reach
+    /// this server.
     pub async fn build(
         configuration: Configuration,
         http: &HttpClients,
         clock: &Arc<dyn Clock>,
+        public_url: Option<&Url>,
     ) -> Result<Self, anyhow::Error> {
         let mut channels: HashMap<TenantId, Vec<Arc<LiveChannel>>> = HashMap::new();
         for config in configuration.channels {
             let tenant = configuration.tenants.iter().find(|tenant| tenant.id == config.tenant);
             let tenant_name = tenant.map(|tenant| tenant.name.clone()).unwrap_or_default();
-            let live = Arc::new(initialize(config, tenant_name, http, clock).await?);
+            let live = Arc::new(initialize(config, tenant_name, http, clock, public_url).await?);
             channels.entry(live.tenant).or_default().push(live);
         }
         let admin = configuration.admin_key.map(|key| hash(key.expose()));
@@ -148,6 +155,23 @@ impl Registry {
     }
 }
 
+impl LiveChannel {
+    /// What holds it up, if anything: what its attempts came to and, where those have nothing against it, how the
+    /// connection that stands between them is doing.
+    pub fn state(&self) -> flow::State {
+        let state = self.flow.state();
+        match self.channel.standing() {
+            Some(Standing { health: health @ Health::Down { .. }, since }) if !state.health.is_down() => {
+                flow::State { health, since, ..state }
+            }
+            Some(Standing { health, since }) if state.health == Health::Unknown => {
+                flow::State { health, since, ..state }
+            }
+            _ => state,
+        }
+    }
+}
+
 impl Tenant {
     /// One of its channels.
     pub fn channel(&self, id: ChannelId) -> Option<&Arc<LiveChannel>> {
@@ -182,14 +206,17 @@ async fn initialize(
     tenant_name: String,
     http: &HttpClients,
     clock: &Arc<dyn Clock>,
+    public_url: Option<&Url>,
 ) -> Result<LiveChannel, anyhow::Error> {
     let ChannelConfig { id, name, tenant, plugin, common, values } = config;
+    let receipts_url = public_url.map(|public| below(public, &format!("/receipts/{id}")));
     let context = ChannelContext {
         tenant,
         tenant_name,
         channel: id,
         channel_name: name.clone(),
         base_url: common.base_url,
+        receipts_url: receipts_url.clone(),
         timeout: common.timeout,
         allow_mentions: common.allow_mentions,
         http: http.client(&common.allow_networks),
@@ -198,6 +225,7 @@ async fn initialize(
     let target = plugin.target_in(&values);
     let channel = plugin.initialize(values, context).await;
     let channel = channel.map_err(|error| anyhow::anyhow!("channel \"{name}\" ({}): {error}", plugin.kind))?;
+    channel.open();
     Ok(LiveChannel {
         id,
         name,
@@ -213,6 +241,7 @@ async fn initialize(
         delay_note: common.delay_note,
         target,
         channel,
+        receipts_url,
         flow: Flow::default(),
     })
 }

@@ -15,6 +15,7 @@ use futures_util::future::join_all;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use url::Url;
 
 use crate::app::App;
 use crate::config::Configuration;
@@ -47,6 +48,8 @@ pub struct Options {
     pub metrics_listener: Option<std::net::TcpListener>,
     /// Every plugin of this build.
     pub plugins: &'static [Plugin],
+    /// Where providers reach this server for receipts, if they do.
+    pub public_url: Option<Url>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// What clients may take.
@@ -83,7 +86,8 @@ pub struct Server {
 impl Server {
     /// Opens the store, makes the channels and begins to serve.
     pub async fn start(options: Options) -> Result<Self, StartError> {
-        let Options { configuration, data_dir, listener, metrics_listener, plugins, clock, limits } = options;
+        let Options { configuration, data_dir, listener, metrics_listener, plugins, public_url, clock, limits } =
+            options;
         let listener = into_async(listener)?;
         let metrics_listener = metrics_listener.map(into_async).transpose()?;
         let address = listener.local_addr()?;
@@ -91,7 +95,7 @@ impl Server {
         let store = SqliteStore::open(&data_dir, Arc::clone(&clock))?;
         let latest = store.latest();
         let ids = IdGenerator::after(latest);
-        let registry = Registry::build(configuration, &HttpClients::new(), &clock).await;
+        let registry = Registry::build(configuration, &HttpClients::new(), &clock, public_url.as_ref()).await;
         let registry = match registry {
             Ok(registry) => registry,
             Err(error) => {

@@ -33,13 +33,26 @@ pub(crate) fn the_settings_are_the_schemas_and_their_examples_validate(subject: 
         assert!(properties.contains_key(&setting.camel_case()), "{}", setting.name);
         assert!(setting.about.ends_with('.'), "{}: a sentence ends with a full stop", setting.name);
     }
-    let with = |chosen: fn(&&Setting) -> bool| -> Value {
-        let chosen = subject.plugin.settings.iter().filter(chosen);
+    let with = |chosen: &dyn Fn(&Setting) -> bool| -> Value {
+        let chosen = subject.plugin.settings.iter().filter(|setting| chosen(setting));
         chosen.map(|setting| (setting.camel_case(), Value::from(setting.example))).collect()
     };
     let none: Vec<String> = Vec::new();
-    assert_eq!(faults(subject.plugin, with(|_| true)), none);
-    assert_eq!(faults(subject.plugin, with(|setting| setting.required)), none);
+    let ways = subject.plugin.ways;
+    let in_a_way = |setting: &Setting| ways.iter().any(|way| way.contains(&setting.name));
+    // A plugin with one way only is one whose way is empty.
+    for way in if ways.is_empty() { &[&[] as &[&str]] } else { ways } {
+        let of_way = |setting: &Setting| way.contains(&setting.name);
+        assert_eq!(faults(subject.plugin, with(&|setting| of_way(setting) || !in_a_way(setting))), none);
+        assert_eq!(faults(subject.plugin, with(&|setting| of_way(setting) || setting.required)), none);
+        for missing in *way {
+            let rest = with(&|setting| of_way(setting) && setting.name != *missing);
+            assert_eq!(faults(subject.plugin, rest).len(), 1, "{missing} may be missing");
+        }
+    }
+    if !ways.is_empty() {
+        assert!(!faults(subject.plugin, with(&|_| true)).is_empty(), "all ways at once");
+    }
     assert_eq!(faults(subject.plugin, subject.values.clone()), none);
     for required in subject.plugin.settings.iter().filter(|setting| setting.required) {
         let mut values = subject.values();
@@ -118,6 +131,22 @@ pub(crate) async fn a_status_counts_whatever_becomes_of_the_body(subject: &Subje
     }
 }
 
+/// For a provider that says in the body of a 200 whether it took the message: one that cannot be read is no proof.
+pub(crate) async fn a_success_that_cannot_be_read_is_no_proof(subject: &Subject) {
+    for answer in [
+        Answer::Huge { status: 200, bytes: 1_000_000 },
+        Answer::Trickle { status: 200 },
+        Answer::BreakOff { status: 200 },
+        Answer::status(200),
+        Answer::json(200, &json!({})),
+    ] {
+        assert_eq!(kind(subject, answer.clone()).await, SendErrorKind::Unknown, "{answer:?}");
+    }
+    for answer in [Answer::Trickle { status: 400 }, Answer::BreakOff { status: 400 }] {
+        assert_eq!(kind(subject, answer.clone()).await, SendErrorKind::Rejected, "{answer:?}");
+    }
+}
+
 pub(crate) async fn a_redirect_is_not_followed(subject: &Subject) {
     let elsewhere = Provider::answering([subject.success.clone()]).await;
     for status in [301, 302, 303, 307, 308] {
@@ -192,8 +221,12 @@ pub(crate) async fn shutdown_returns(subject: &Subject) {
 }
 
 /// Runs all checks on a [`Subject`], as a test each. `$id` takes from a request what the provider knows a repetition by.
+/// A third word names the check of a success in the place of [`a_status_counts_whatever_becomes_of_the_body`].
 macro_rules! contract_tests {
     ($subject:expr, $id:expr) => {
+        $crate::contract::contract_tests!($subject, $id, a_status_counts_whatever_becomes_of_the_body);
+    };
+    ($subject:expr, $id:expr, $success:ident) => {
         mod contract {
             use super::*;
             use $crate::contract::checks;
@@ -216,7 +249,7 @@ macro_rules! contract_tests {
                 retry_after_is_kept_in_both_forms,
                 no_connection_is_worth_another_try,
                 no_answer_is_an_unknown_outcome,
-                a_status_counts_whatever_becomes_of_the_body,
+                $success,
                 a_redirect_is_not_followed,
                 nothing_shows_a_secret,
                 an_address_that_is_not_allowed_is_refused,

@@ -1,6 +1,7 @@
 use conductor_core::{Format, Priority, Scope};
 use serde_json::json;
 
+use super::gateway::fake::FakeDiscord;
 use super::*;
 use crate::contract::{
     Answer, Provider, Seen, Subject, context, contract_tests, faults, is_of_class, message, plugin, spec,
@@ -226,7 +227,7 @@ async fn the_error_table_is_kept() {
 }
 
 /// The codes of a row such as `50008, 220001-220004`; 0 where it names none.
-fn codes(text: &str) -> Vec<u64> {
+pub(super) fn codes(text: &str) -> Vec<u64> {
     let mut codes = Vec::new();
     for part in text.split([',', '/']).map(str::trim) {
         match part.split_once('-').map(|(first, last)| (first.parse(), last.parse())) {
@@ -271,4 +272,91 @@ fn faults_of_the_settings_show_no_value() {
         assert!(faults[0].starts_with("botToken: ") && faults[1].starts_with("channelId: "), "{faults:?}");
         assert!(!faults.concat().contains("T0P"), "{faults:?}");
     }
+}
+
+async fn channel_at(discord: &FakeDiscord, token: &str) -> Arc<dyn Channel> {
+    let subject = Subject { values: json!({ "botToken": token, "channelId": "290926798999357250" }), ..subject() };
+    subject.channel(context(&HttpClients::new(), Some(discord.url().parse().unwrap()))).await
+}
+
+#[tokio::test]
+async fn all_channels_with_one_token_have_one_gateway_connection() {
+    let discord = FakeDiscord::start(TOKEN, Duration::from_secs(600)).await;
+    let (first, second) = (channel_at(&discord, TOKEN).await, channel_at(&discord, TOKEN).await);
+    assert_eq!(first.standing(), None);
+    for channel in [&first, &second, &first] {
+        channel.open();
+    }
+    let is_up = |channel: &Arc<dyn Channel>| channel.standing().is_some_and(|now| now.health == Health::Up);
+    discord.until("both are up", |_| is_up(&first) && is_up(&second)).await;
+    first.shutdown().await;
+    assert_eq!((discord.live(), first.standing()), (1, None));
+    second.shutdown().await;
+    discord.until("a goodbye", |discord| discord.live() == 0).await;
+    assert_eq!(discord.identifies(), 1);
+}
+
+#[tokio::test]
+async fn a_channel_that_is_dropped_takes_its_connection_along() {
+    let discord = FakeDiscord::start(TOKEN, Duration::from_secs(600)).await;
+    let channel = channel_at(&discord, TOKEN).await;
+    channel.open();
+    discord.until("a connection", |discord| discord.live() == 1).await;
+    drop(channel);
+    discord.until("no connection", |discord| discord.live() == 0).await;
+}
+
+#[tokio::test]
+async fn a_channel_that_wants_no_gateway_asks_for_none() {
+    let discord = FakeDiscord::start(TOKEN, Duration::from_secs(600)).await;
+    let values = json!({ "botToken": TOKEN, "channelId": "42", "gateway": false });
+    let context = context(&HttpClients::new(), Some(discord.url().parse().unwrap()));
+    let channel = Subject { values, ..subject() }.channel(context).await;
+    channel.open();
+    assert!(channel.send(&message("hello")).await.is_ok());
+    assert_eq!((discord.seen().len(), channel.standing()), (1, None), "{:?}", discord.seen());
+    channel.shutdown().await;
+}
+
+#[tokio::test]
+async fn sends_go_out_while_the_gateway_is_down() {
+    let discord = FakeDiscord::start(TOKEN, Duration::from_secs(600)).await;
+    discord.answers_gateway(Some(503));
+    let channel = channel_at(&discord, TOKEN).await;
+    channel.open();
+    assert!(channel.send(&message("hello")).await.is_ok());
+    discord.until("it is told", |_| channel.standing().is_some()).await;
+    let standing = channel.standing().expect("it was waited for");
+    assert!(matches!(&standing.health, Health::Down { reason } if reason.contains("503")), "{standing:?}");
+}
+
+#[tokio::test]
+async fn a_global_limit_holds_back_every_channel_with_the_same_token() {
+    let limited = Answer::json(429, &json!({ "message": "slow", "retry_after": 30.0, "global": true }));
+    let provider = Provider::answering([limited, made()]).await;
+    let (first, second) = (subject().channel_to(&provider).await, subject().channel_to(&provider).await);
+    let other = Subject { values: json!({ "botToken": "another.token", "channelId": "1" }), ..subject() };
+    let other = other.channel_to(&provider).await;
+    assert!(first.send(&message("hello")).await.is_err());
+    let error = second.send(&message("hello")).await.expect_err("it is not even asked");
+    let SendErrorKind::RateLimited { retry_after: Some(wait), scope: Scope::Channel } = error.kind else {
+        panic!("{error:?}")
+    };
+    assert!(wait > Duration::from_secs(25), "{wait:?}");
+    assert_eq!(provider.seen().len(), 1);
+    assert!(other.send(&message("hello")).await.is_ok(), "another bot has its own limits");
+}
+
+#[tokio::test]
+async fn a_window_that_is_used_up_is_waited_for_without_asking() {
+    let last = made().with("x-ratelimit-limit", "5").with("x-ratelimit-remaining", "0");
+    let provider = Provider::answering([last.with("x-ratelimit-reset-after", "7.5")]).await;
+    let (first, second) = (subject().channel_to(&provider).await, subject().channel_to(&provider).await);
+    assert!(first.send(&message("hello")).await.is_ok());
+    let error = second.send(&message("hello")).await.expect_err("it is not even asked");
+    assert!(matches!(error.kind, SendErrorKind::RateLimited { scope: Scope::Lane, .. }), "{error:?}");
+    assert_eq!(provider.seen().len(), 1);
+    let mut elsewhere = message("hello");
+    elsewhere.target = Some("42".into());
+    assert!(second.send(&elsewhere).await.is_ok());
 }

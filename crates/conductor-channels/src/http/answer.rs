@@ -38,6 +38,14 @@ impl Response {
         classify(self.status, &self.headers, now)
     }
 
+    /// [`Self::classify`] for a provider that may have taken the message although it answers with an error of its
+    /// own. Only a 503 that names the time to come back says that nothing was done.
+    pub fn classify_in_doubt(&self, now: Timestamp) -> Option<SendErrorKind> {
+        let kind = self.classify(now)?;
+        let refused = self.status == StatusCode::SERVICE_UNAVAILABLE && kind.retry_after().is_some();
+        Some(if self.status.is_server_error() && !refused { SendErrorKind::Unknown } else { kind })
+    }
+
     /// The body as JSON; [`Value::Null`] where it is none.
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or(Value::Null)
@@ -203,6 +211,24 @@ mod tests {
                 assert_eq!(classify(status, &HeaderMap::new(), Timestamp::ZERO), expected, "{status}");
             }
         }
+    }
+
+    #[test]
+    fn a_server_error_leaves_doubt_unless_it_names_a_time() {
+        let answer = |status: u16, wait: Option<&'static str>| {
+            let mut headers = HeaderMap::new();
+            headers.extend(wait.map(|wait| (RETRY_AFTER, HeaderValue::from_static(wait))));
+            let status = StatusCode::from_u16(status).unwrap();
+            Response { status, headers, body: Bytes::new(), complete: true }.classify_in_doubt(Timestamp::ZERO)
+        };
+        let wait = Some(Duration::from_secs(7));
+        assert_eq!(answer(503, Some("7")), Some(SendErrorKind::Retryable { retry_after: wait }));
+        for (status, wait) in [(503, None), (500, None), (500, Some("7")), (502, None), (599, None)] {
+            assert_eq!(answer(status, wait), Some(SendErrorKind::Unknown), "{status} {wait:?}");
+        }
+        assert_eq!(answer(408, None), Some(SendErrorKind::Retryable { retry_after: None }));
+        assert_eq!(answer(400, None), Some(SendErrorKind::Rejected));
+        assert_eq!(answer(202, None), None);
     }
 
     #[test]

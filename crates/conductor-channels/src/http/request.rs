@@ -69,6 +69,14 @@ impl Request {
         self.json_bytes(body)
     }
 
+    /// Sets the body to these fields as a form.
+    #[must_use]
+    pub fn form(mut self, fields: &[(&str, &str)]) -> Self {
+        let form = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
+        self.body = form.into();
+        self.header(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"))
+    }
+
     /// Sets the time for all of it.
     #[must_use]
     pub const fn timeout(mut self, timeout: Duration) -> Self {

@@ -30,6 +30,32 @@ pub(super) fn typed(text: &str, rendering: Rendering) -> String {
     out
 }
 
+/// The whole text as it was typed, for Slack with its marks switched off: only entities, emoji and mentions are left.
+pub(super) fn unmarked(text: &str, allow_mentions: bool) -> String {
+    let rendering = Rendering { dialect: Dialect::SlackMrkdwn, allow_mentions };
+    let text = text.replace("\r\n", "\n").replace('\r', "\n");
+    let escape = Escape { rendering, line_start: false, typed: true };
+    let mut out = String::with_capacity(text.len() + text.len() / 8);
+    let (mut before, mut at) = (None, 0);
+    while let Some(letter) = text[at..].chars().next() {
+        let rest = &text[at..];
+        if let Some(length) = escape.address(&mut out, rest, before).or_else(|| escape.mention(&mut out, rest)) {
+            before = rest[..length].chars().next_back();
+            at += length;
+            continue;
+        }
+        let beside = Beside { before, after: &text[at + letter.len_utf8()..], line_start: false };
+        slack(&mut out, letter);
+        let emoji = letter == ':' && beside.begins_emoji(Dialect::SlackMrkdwn);
+        if emoji || (letter == '@' && mention::fires(rendering, before, beside.after, false)) {
+            out.push(BREAK);
+        }
+        at += letter.len_utf8();
+        before = Some(letter);
+    }
+    out
+}
+
 /// The text of code: no marks work there, so that only what the dialect reads in code too is escaped.
 pub(super) fn code(out: &mut String, text: &str, rendering: Rendering) {
     let mut before = None;

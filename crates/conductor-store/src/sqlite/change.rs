@@ -37,19 +37,38 @@ pub(crate) struct Touched {
     pub(crate) queued: Option<Queued>,
 }
 
-/// The last delivery of a notification, which has ended.
-struct Last {
-    waiting: Waiting,
-    status: Status,
+/// A delivery that has ended, as if it were to wait again.
+pub(crate) struct Ended {
+    pub(crate) waiting: Waiting,
+    pub(crate) status: Status,
 }
 
-fn last_ended(transaction: &Transaction<'_>, id: NotificationId) -> rusqlite::Result<Option<Last>> {
-    let sql = "SELECT e.notification, e.ordinal, e.tenant, e.channel_id, e.channel, e.target, 0, n.priority, \
-               n.expires_at, n.expires_at, e.attempts, 0, e.next_fallback, 0, 0, 0, NULL, e.status \
-               FROM ended AS e JOIN notification AS n ON n.id = e.notification \
-               WHERE e.notification = ?1 ORDER BY e.ordinal DESC LIMIT 1";
-    let read = |row: &Row<'_>| Ok(Last { waiting: waiting(row)?, status: rows::word(row, 17)? });
-    transaction.prepare_cached(sql)?.query_row([id.bytes()], read).optional()
+macro_rules! ended {
+    ($which:literal) => {
+        concat!(
+            "SELECT e.notification, e.ordinal, e.tenant, e.channel_id, e.channel, e.target, 0, n.priority, \
+             n.expires_at, n.expires_at, e.attempts, 0, e.next_fallback, 0, 0, 0, NULL, e.status \
+             FROM ended AS e JOIN notification AS n ON n.id = e.notification WHERE e.notification = ?1 ",
+            $which
+        )
+    };
+}
+
+fn read_ended(row: &Row<'_>) -> rusqlite::Result<Ended> {
+    Ok(Ended { waiting: waiting(row)?, status: rows::word(row, 17)? })
+}
+
+/// The last delivery of a notification, if it has ended.
+fn last_ended(transaction: &Transaction<'_>, id: NotificationId) -> rusqlite::Result<Option<Ended>> {
+    let sql = ended!("ORDER BY e.ordinal DESC LIMIT 1");
+    transaction.prepare_cached(sql)?.query_row([id.bytes()], read_ended).optional()
+}
+
+/// A delivery, if it has ended.
+pub(crate) fn ended_of(transaction: &Transaction<'_>, key: DeliveryKey) -> rusqlite::Result<Option<Ended>> {
+    let sql = ended!("AND e.ordinal = ?2");
+    let row = (key.notification.bytes(), key.ordinal);
+    transaction.prepare_cached(sql)?.query_row(row, read_ended).optional()
 }
 
 pub(crate) fn change(transaction: &Transaction<'_>, memory: &Memory, change: &Change) -> rusqlite::Result<Effect> {

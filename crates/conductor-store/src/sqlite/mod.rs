@@ -39,6 +39,7 @@ mod fault_tests;
 mod memory;
 mod opening;
 mod read;
+mod receipts;
 mod replays;
 mod retention;
 mod rows;

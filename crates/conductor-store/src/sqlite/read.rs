@@ -11,9 +11,9 @@ use tokio::sync::Semaphore;
 
 use super::damage::{Damage, is_damage};
 use super::memory::{Memory, Scan};
-use super::rows;
 use super::write::{self, Waiting};
 use super::writer::store_error;
+use super::{receipts, rows};
 
 /// The most reads at once for callers, and for the dispatcher, who must not have to wait behind them. Each has a
 /// connection.
@@ -271,6 +271,7 @@ pub(crate) fn story(
             due_at: None,
             reason: rows::optional_word(row, 7)?,
             provider_id: row.get(6)?,
+            receipt: receipts::reception(&transaction, key)?,
             attempts: attempts(&transaction, key)?,
         });
     }
@@ -288,6 +289,7 @@ pub(crate) fn story(
             due_at: (!waiting.held).then_some(waiting.due),
             reason: None,
             provider_id: waiting.progress.provider_id,
+            receipt: receipts::reception(&transaction, waiting.key)?,
             attempts: attempts(&transaction, waiting.key)?,
         });
     }

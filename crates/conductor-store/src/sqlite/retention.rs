@@ -325,6 +325,7 @@ fn remove(transaction: &Transaction<'_>, id: NotificationId) -> rusqlite::Result
     let Some(ties) = untie(transaction, id)? else { return Ok(false) };
     for sql in [
         "DELETE FROM attempt WHERE notification = ?1",
+        "DELETE FROM receipt WHERE notification = ?1",
         "DELETE FROM ended WHERE notification = ?1",
         "DELETE FROM notification WHERE id = ?1",
     ] {
@@ -344,6 +345,7 @@ fn redact(transaction: &Transaction<'_>, id: NotificationId, now: Timestamp) -> 
     for sql in [
         "UPDATE ended SET target = NULL WHERE notification = ?1 AND target IS NOT NULL",
         "UPDATE attempt SET detail = NULL WHERE notification = ?1 AND detail IS NOT NULL",
+        "UPDATE receipt SET detail = NULL WHERE notification = ?1 AND detail IS NOT NULL",
     ] {
         transaction.prepare_cached(sql)?.execute([id.bytes()])?;
     }

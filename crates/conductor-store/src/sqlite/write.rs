@@ -1,5 +1,6 @@
 //! What each command writes. Nothing here commits, and nothing in memory changes but the marks of what is being ended.
 
+use conductor_core::receipts::Arrival;
 use conductor_core::store::{
     Accepted, Expired, Finished, IDEMPOTENCY_KEPT, Idempotency, Lease, NewNotification, Progress, Queued, Settled,
 };
@@ -11,7 +12,7 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 use super::memory::Memory;
 use super::writer::{Command, Effect};
-use super::{change, replays, retention, rows};
+use super::{change, receipts, replays, retention, rows};
 
 /// Does one command within the transaction.
 pub(crate) fn apply(
@@ -48,6 +49,7 @@ pub(crate) fn apply(
         }
         Command::Change(wish, _) => change::change(transaction, memory, wish),
         Command::Job(wish, _) => replays::apply(transaction, memory, wish),
+        Command::Report(received, _) => receipts::apply(transaction, received),
         Command::Expire(keys, at, _) => expire(transaction, memory, keys, *at).map(Effect::Expired),
         Command::Forget(keys, before, _) => {
             let sql = "DELETE FROM idempotency WHERE tenant = ?1 AND key = ?2 AND accepted_at < ?3";
@@ -413,9 +415,17 @@ fn settle(transaction: &Transaction<'_>, lease: &Lease, finished: &Finished) -> 
     let provider_id = finished.provider_id.as_deref();
     match finished.settlement {
         Settlement::Sent => {
-            end(transaction, &waiting, &End { provider_id, ..End::plain(Status::Sent, finished.at) })?;
+            let arrival = receipts::arrival(transaction, lease.key)?;
+            let status = arrival.map_or(Status::Sent, Arrival::status);
+            end(transaction, &waiting, &End { provider_id, ..End::plain(status, finished.at) })?;
             let_go_of_key(transaction, notification)?;
-            Ok(Settled { status: Status::Sent, next: None })
+            let next = match arrival {
+                Some(Arrival::Undelivered) => {
+                    receipts::fallback_of_undelivered(transaction, notification, waiting, finished.at)?
+                }
+                _ => None,
+            };
+            Ok(Settled { status, next })
         }
         Settlement::RetryAt { due, counts } => {
             (waiting.due, waiting.failures) = (due, lease.failures + u32::from(counts));
@@ -435,27 +445,37 @@ fn settle(transaction: &Transaction<'_>, lease: &Lease, finished: &Finished) -> 
         Settlement::Failed(reason) => {
             let status = reason.status();
             end(transaction, &waiting, &End { reason: Some(reason), provider_id, ..End::plain(status, finished.at) })?;
-            let fallback = notification.fallback.get(usize::from(lease.next_fallback));
             // One that expires early, because its next attempt would come too late, leaves its time to the fallback.
             let in_time = reason != FailureReason::Expired || finished.at < lease.expires_at;
-            let Some(fallback) = fallback.filter(|_| in_time && lease.key.ordinal < u8::MAX) else {
+            let next = if in_time { queue_fallback(transaction, notification, waiting)? } else { None };
+            if next.is_none() {
                 let_go_of_key(transaction, notification)?;
-                return Ok(Settled { status, next: None });
-            };
-            let next = Waiting {
-                key: DeliveryKey { ordinal: lease.key.ordinal + 1, ..lease.key },
-                channel_id: fallback.channel_id,
-                own: Some((fallback.channel.clone(), fallback.target_id.clone())),
-                lane: rows::lane(fallback.target_id.as_deref()),
-                attempts: 0,
-                failures: 0,
-                next_fallback: lease.next_fallback + 1,
-                ..waiting
-            };
-            insert_pending(transaction, &next)?;
-            Ok(Settled { status, next: Some(next.queued()) })
+            }
+            Ok(Settled { status, next })
         }
     }
+}
+
+/// Queues the fallback that follows a delivery which has ended, if there is one left.
+pub(super) fn queue_fallback(
+    transaction: &Transaction<'_>,
+    notification: &Notification,
+    ended: Waiting,
+) -> rusqlite::Result<Option<Queued>> {
+    let fallback = notification.fallback.get(usize::from(ended.next_fallback));
+    let (Some(fallback), Some(ordinal)) = (fallback, ended.key.ordinal.checked_add(1)) else { return Ok(None) };
+    let next = Waiting {
+        key: DeliveryKey { ordinal, ..ended.key },
+        channel_id: fallback.channel_id,
+        own: Some((fallback.channel.clone(), fallback.target_id.clone())),
+        lane: rows::lane(fallback.target_id.as_deref()),
+        attempts: 0,
+        failures: 0,
+        next_fallback: ended.next_fallback + 1,
+        ..ended
+    };
+    insert_pending(transaction, &next)?;
+    Ok(Some(next.queued()))
 }
 
 pub(super) fn update_pending(transaction: &Transaction<'_>, waiting: &Waiting) -> rusqlite::Result<()> {

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
+use conductor_core::receipts::Reported;
 use conductor_core::replay::ReplayJob;
 use conductor_core::store::{
     Accepted, Expired, Finished, Lease, NewNotification, Progress, Queued, Settled, Transition, Unsettled,
@@ -20,6 +21,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot};
 use super::change::{Change, Touched};
 use super::damage::Damage;
 use super::memory::{Memory, State};
+use super::receipts::Received;
 use super::replays::JobChange;
 use super::retention::{Candidate, Step};
 use super::write;
@@ -44,6 +46,8 @@ pub(crate) enum Command {
     Unmark(DeliveryKey, Reply<()>),
     Change(Change, Reply<Transition>),
     Job(JobChange, Reply<Option<ReplayJob>>),
+    /// Keeps what a provider reports.
+    Report(Box<Received>, Reply<Reported>),
     Expire(Vec<DeliveryKey>, Timestamp, Reply<Vec<Expired>>),
     Forget(Vec<(TenantId, String)>, Timestamp, Reply<usize>),
     /// Removes these, or their content, as far as there is time.
@@ -82,6 +86,7 @@ pub(crate) enum Effect {
     Settled(Settled),
     Changed(Transition, Option<Touched>),
     Job(Option<Box<ReplayJob>>, Vec<Touched>),
+    Reported(Reported, Option<Touched>),
     Expired(Vec<Expired>),
     Forgotten(usize),
     Tidied(Step),
@@ -217,6 +222,12 @@ impl Writer {
                 drop(memory);
                 let _ = reply.send(Ok(job.map(|job| *job)));
             }
+            (Command::Report(_, reply), Effect::Reported(reported, touched)) => {
+                if let Some(touched) = touched {
+                    touch(&mut self.memory.lock(), &touched);
+                }
+                let _ = reply.send(Ok(reported));
+            }
             (Command::Expire(_, _, reply), Effect::Expired(expired)) => {
                 let mut memory = self.memory.lock();
                 for expired in &expired {
@@ -275,6 +286,7 @@ impl Writer {
             | Command::Ping(reply) => drop(reply.send(Err(error))),
             Command::Change(_, reply) => drop(reply.send(Err(error))),
             Command::Job(_, reply) => drop(reply.send(Err(error))),
+            Command::Report(_, reply) => drop(reply.send(Err(error))),
             Command::Expire(_, _, reply) => drop(reply.send(Err(error))),
             Command::Forget(_, _, reply) => drop(reply.send(Err(error))),
             Command::Prune(_, _, reply) | Command::Compact(_, reply) => drop(reply.send(Err(error))),

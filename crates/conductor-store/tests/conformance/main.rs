@@ -12,6 +12,7 @@ mod life;
 mod lists;
 mod model;
 mod progress;
+mod receipts;
 mod recovery;
 mod replays;
 mod retention;
@@ -74,6 +75,14 @@ macro_rules! conformance {
                         a_fallback_begins_with_the_first_part_and_its_markup,
                         a_replayed_dead_letter_begins_with_the_first_part,
                         a_held_one_goes_on_with_its_part_unless_it_takes_another_channel;
+                    receipts: a_report_moves_what_was_sent, the_same_report_again_changes_nothing,
+                        what_arrived_stays_delivered_whatever_comes_after,
+                        a_text_in_parts_is_delivered_when_all_are_and_undelivered_when_one_is_not,
+                        a_report_that_comes_before_the_attempt_is_settled_counts,
+                        what_did_not_arrive_goes_on_to_its_fallback_once,
+                        a_fallback_that_would_come_too_late_is_not_queued, an_undelivered_one_can_be_tried_again,
+                        nobody_reports_on_what_is_not_theirs, what_was_never_sent_is_not_moved_by_a_report,
+                        a_late_report_keeps_no_words_where_the_content_is_gone;
                     concurrency: all_that_was_acknowledged_is_there_after_a_crash, a_race_for_one_delivery_has_one_winner,
                         a_race_between_cancel_and_claim_has_one_winner, a_stop_under_load_loses_nothing,
                         a_dropped_claim_leases_nothing;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use conductor_core::notification::Fallback;
+use conductor_core::receipts::Reception;
 use conductor_core::store::{DeliveryStory, Story, Summary};
 use conductor_core::{
     Attempt, ChannelId, DeliveryId, Draft, FailureReason, Format, Health, NotificationId, Outcome, Priority, Status,
@@ -248,8 +249,38 @@ pub(crate) struct DeliveryItem {
     /// The provider's id of the message; null as long as there is none.
     #[schema(required)]
     provider_id: Option<String>,
+    /// What the provider reported later; left out where it said nothing, or not of all parts yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    receipt: Option<ReceiptItem>,
     /// Oldest first.
     attempts: Vec<AttemptItem>,
+}
+
+/// What a provider reported of a message that it took.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct ReceiptItem {
+    /// `delivered` or `undelivered`.
+    #[schema(value_type = StatusWord)]
+    status: Status,
+    /// When it happened, as the provider says; else when it was reported.
+    #[schema(value_type = String, format = DateTime)]
+    at: Timestamp,
+    /// The provider's own code, where it gave one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    code: Option<String>,
+    /// What it means, where that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    detail: Option<String>,
+}
+
+impl From<&Reception> for ReceiptItem {
+    fn from(reception: &Reception) -> Self {
+        let Reception { arrival, at, code, detail } = reception;
+        Self { status: arrival.status(), at: *at, code: code.clone(), detail: detail.clone() }
+    }
 }
 
 impl DeliveryItem {
@@ -266,6 +297,7 @@ impl DeliveryItem {
             due_at: delivery.due_at,
             reason: delivery.reason,
             provider_id: delivery.provider_id.clone(),
+            receipt: delivery.receipt.as_ref().map(ReceiptItem::from),
             attempts: delivery.attempts.iter().map(AttemptItem::from).collect(),
         }
     }
@@ -435,7 +467,7 @@ pub(crate) struct HealthItem {
 impl ChannelItem {
     /// A channel in which so many wait, the oldest since then.
     pub(crate) fn new(channel: &LiveChannel, queued: u64, oldest_queued_at: Option<Timestamp>, now: Timestamp) -> Self {
-        let mut state = channel.flow.state();
+        let mut state = channel.state();
         // It is told when an attempt has been made; what has run out since is over all the same.
         if state.paused_until.is_some_and(|until| until <= now) {
             state.paused_until = None;

@@ -32,6 +32,11 @@ pub(crate) async fn read(headers: &HeaderMap, body: Body, max: usize) -> Result<
     collect(headers, body, max).await
 }
 
+/// Reads a body of any media type.
+pub(crate) async fn read_any(headers: &HeaderMap, body: Body, max: usize) -> Result<Bytes, ApiError> {
+    collect(headers, body, max).await
+}
+
 /// Reads a body that may be left out. None: there is none.
 pub(crate) async fn read_optional(headers: &HeaderMap, body: Body, max: usize) -> Result<Option<Bytes>, ApiError> {
     let raw = collect(headers, body, max).await?;

@@ -1,4 +1,4 @@
-//! `GET /channels` and `POST /receipts/{channelId}`.
+//! `GET /channels`.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,8 +10,8 @@ use conductor_core::{ChannelId, Timestamp};
 use crate::api::Api;
 use crate::api::answers::{ChannelItem, ChannelPage};
 use crate::api::caller::Caller;
-use crate::api::document::{ChannelRefusal, ReceiptRefusal};
-use crate::api::error::{ApiError, ErrorKind};
+use crate::api::document::ChannelRefusal;
+use crate::api::error::ApiError;
 use crate::registry::LiveChannel;
 
 /// List the channels
@@ -37,17 +37,4 @@ pub(crate) async fn list(State(api): State<Arc<Api>>, caller: Caller) -> Result<
         ChannelItem::new(channel, store.waiting(channel.id), oldest.get(&channel.id).copied(), api.app.clock.now())
     };
     Ok(Json(ChannelPage { data: caller.tenant.channels.iter().map(item).collect() }))
-}
-
-/// Take a provider's receipt
-///
-/// For providers. No channel type of this build takes receipts.
-#[utoipa::path(
-    post, path = "/receipts/{channelId}", tag = "Channels", operation_id = "takeReceipt",
-    params(("channelId" = uuid::Uuid, Path, description = "The channel.")),
-    responses(ReceiptRefusal)
-)]
-pub(crate) async fn receipt() -> ApiError {
-    // The same for a channel that exists and one that does not: the caller has shown no key.
-    ApiError::new(ErrorKind::NotFound, "There is no channel here that takes receipts.")
 }

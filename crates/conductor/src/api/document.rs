@@ -92,7 +92,9 @@ refusals! {
     /// What `/metrics` can answer.
     OperatorRefusal: MissingKey, WrongKey, Internal;
     /// What a provider's receipt can be answered.
-    ReceiptRefusal: NotFound, Internal;
+    ReceiptRefusal: Invalid, WrongSignature, NotFound, Timeout, TooLarge, Internal, Unavailable;
+    /// What a provider can be answered that checks the address for receipts.
+    ReceiptCheckRefusal: WrongSignature, NotFound, Internal;
 }
 
 fn problems(kinds: &[ErrorKind]) -> BTreeMap<String, RefOr<Response>> {

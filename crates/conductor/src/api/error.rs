@@ -38,6 +38,8 @@ kinds! {
         "A field, parameter or header is wrong; `details` lists each.";
     MissingKey = "missing-key", UNAUTHORIZED, "Key missing", "There is no `Authorization` header.";
     WrongKey = "wrong-key", FORBIDDEN, "Key refused", "The key in `Authorization` is not known, or does not open this.";
+    WrongSignature = "wrong-signature", FORBIDDEN, "Signature refused",
+        "A provider's receipt is not signed with the channel's secret.";
     NotFound = "not-found", NOT_FOUND, "Not found", "There is nothing here, or nothing that belongs to this key.";
     MethodNotAllowed = "method-not-allowed", METHOD_NOT_ALLOWED, "Method not allowed",
         "The header `Allow` lists the methods of this address.";

@@ -31,6 +31,7 @@ mod notifications;
 mod observe;
 mod prefer;
 mod reader;
+mod receipts;
 mod replays;
 mod send;
 mod transitions;
@@ -76,7 +77,7 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(transitions::cancel))
         .routes(routes!(transitions::resolve))
         .routes(routes!(channels::list))
-        .routes(routes!(channels::receipt))
+        .routes(routes!(receipts::take, receipts::check))
         .routes(routes!(health::welcome))
         .routes(routes!(health::health))
         .routes(routes!(health::live))

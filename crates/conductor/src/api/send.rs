@@ -252,9 +252,10 @@ async fn outcome_answer(api: &Api, caller: &Caller, notification: &Notification,
         let status = story.map_or(Status::Queued, |story| story.status());
         return accepted_answer(caller, notification, StatusCode::ACCEPTED, status);
     };
+    let reported = story.as_ref().and_then(|story| story.deliveries.last()?.receipt.as_ref()?.detail.clone());
     let last = story.and_then(|story| story.deliveries.into_iter().rev().find_map(|mut d| d.attempts.pop()));
     let words = last.as_ref().and_then(|attempt| attempt.detail.clone());
-    let reason = words.unwrap_or_else(|| format!("it ended as {failed}"));
+    let reason = words.or(reported).unwrap_or_else(|| format!("it ended as {failed}"));
     let error = format!("The notification could not be sent: {}.", reason.trim_end_matches('.'));
     let mut refusal = ApiError::new(ErrorKind::NotSent, error)
         .with_header(header::LOCATION, &location(notification.id))

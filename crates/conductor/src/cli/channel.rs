@@ -103,7 +103,8 @@ fn add(arguments: &Add, settings: &Settings, session: &mut Session<'_>) -> Resul
     let before = session.environment(settings);
     let needs = needs(&entry, plugin, &before);
     // What is not set yet is tried with the values that the plugin gives as examples.
-    let examples = needs.iter().map(|need| (need.variable.clone(), Secret::new(need.setting.example)));
+    let tried = needs.iter().filter(|need| need.urgency != Urgency::Instead);
+    let examples = tried.map(|need| (need.variable.clone(), Secret::new(need.setting.example)));
     let after = session.environment(settings).with_defaults(examples);
     let edited = [&channels, &plugins];
     super::refuse_errors(&trial::new_errors(&settings.config_dir, &edited, &before, &after, session.plugins)?)?;
@@ -174,30 +175,61 @@ fn option_value(name: &str, text: &str, schema: &Value) -> Value {
     serde_json::from_str(text).unwrap_or_else(|_| Value::from(text))
 }
 
+/// How much a channel needs a setting.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Urgency {
+    Needed,
+    /// Only where another way to the provider is taken.
+    Instead,
+    Optional,
+}
+
 /// A setting that nothing gives a value yet.
 struct Need {
     setting: &'static Setting,
     variable: String,
+    urgency: Urgency,
 }
 
 fn needs(entry: &ChannelEntry, plugin: &Plugin, environment: &Environment) -> Vec<Need> {
-    let mut needs = Vec::new();
-    for setting in plugin.settings {
-        let name = setting.camel_case();
-        let named = entry.env.iter().find(|(setting, _)| *setting == name).map(|(_, variable)| variable.clone());
-        let variable = named.unwrap_or_else(|| edit::setting_variable(entry.tenant, plugin, setting.name));
-        let is_option = entry.options.iter().any(|(option, _)| *option == name);
-        if !is_option && matches!(environment.lookup(&variable), Lookup::Missing | Lookup::Empty) {
-            needs.push(Need { setting, variable });
+    let named =
+        |name: &str| entry.env.iter().find(|(setting, _)| setting == name).map(|(_, variable)| variable.clone());
+    let is_option = |name: &str| entry.options.iter().any(|(option, _)| option == name);
+    let is_told = |setting: &Setting| named(&setting.camel_case()).is_some() || is_option(&setting.camel_case());
+    let variable = |setting: &Setting| {
+        let own = named(&setting.camel_case());
+        own.unwrap_or_else(|| edit::setting_variable(entry.tenant, plugin, setting.name))
+    };
+    let is_missing = |setting: &Setting| {
+        !is_option(&setting.camel_case())
+            && matches!(environment.lookup(&variable(setting)), Lookup::Missing | Lookup::Empty)
+    };
+    let begun_by = |is_so: &dyn Fn(&Setting) -> bool| {
+        let begins = |way: &&[&str]| plugin.settings.iter().any(|s| way.contains(&s.name) && is_so(s));
+        plugin.ways.iter().position(begins)
+    };
+    let begun = begun_by(&is_told).or_else(|| begun_by(&|setting| !is_missing(setting)));
+    let urgency = |setting: &Setting| {
+        let way = plugin.ways.iter().position(|way| way.contains(&setting.name));
+        match (way, begun) {
+            (None, _) if setting.required => Some(Urgency::Needed),
+            (None, _) => Some(Urgency::Optional),
+            (Some(way), begun) if way == begun.unwrap_or(0) => Some(Urgency::Needed),
+            (Some(_), None) => Some(Urgency::Instead),
+            (Some(_), Some(_)) => None,
         }
-    }
-    needs
+    };
+    let missing = plugin.settings.iter().filter(|setting| is_missing(setting));
+    let need = |setting| Some(Need { setting, variable: variable(setting), urgency: urgency(setting)? });
+    missing.filter_map(need).collect()
 }
 
 fn tell_needs(needs: &[Need], settings: &Settings, session: &mut Session<'_>) -> Result<(), Failure> {
     let file = settings.data_dir.join(".env");
-    for (is_required, heading) in [(true, "Still needed"), (false, "Optional")] {
-        let part: Vec<_> = needs.iter().filter(|need| need.setting.required == is_required).collect();
+    let headings =
+        [(Urgency::Needed, "Still needed"), (Urgency::Instead, "Or, instead of that"), (Urgency::Optional, "Optional")];
+    for (urgency, heading) in headings {
+        let part: Vec<_> = needs.iter().filter(|need| need.urgency == urgency).collect();
         if part.is_empty() {
             continue;
         }
@@ -206,11 +238,11 @@ fn tell_needs(needs: &[Need], settings: &Settings, session: &mut Session<'_>) ->
             // No value that works is shown: a line that is pasted as it stands must not become somebody's secret.
             let example =
                 if need.setting.secret { String::new() } else { format!(" Example: {}", need.setting.example) };
-            let comment = if is_required { "" } else { "# " };
+            let comment = if urgency == Urgency::Needed { "" } else { "# " };
             writeln!(session.out, "# {}{example}\n{comment}{}=", need.setting.about, need.variable)?;
         }
     }
-    if needs.iter().any(|need| need.setting.required) {
+    if needs.iter().any(|need| need.urgency == Urgency::Needed) {
         writeln!(session.out, "\nUntil then the server does not start.")?;
     }
     Ok(())

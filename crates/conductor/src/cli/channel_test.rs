@@ -98,6 +98,7 @@ fn message(arguments: &Arguments, session: &Session<'_>) -> Result<Message, Fail
     Ok(Message {
         notification,
         delivery: DeliveryId::derive(notification, 0),
+        ordinal: 0,
         attempt: 1,
         target: arguments.target.clone(),
         title: None,
@@ -129,6 +130,7 @@ impl Trial {
             channel: id,
             channel_name: name,
             base_url: common.base_url,
+            receipts_url: None,
             timeout,
             allow_mentions: common.allow_mentions,
             http: HttpClients::new().client(&common.allow_networks),

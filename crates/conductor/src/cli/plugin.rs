@@ -53,14 +53,17 @@ pub(super) fn run(command: &Command, settings: &Settings, session: &mut Session<
             writeln!(session.out, "  A message has {max} {unit} at most; a longer text goes out in parts.")?;
         }
         for setting in plugin.settings {
-            writeln!(session.out, "  {} ({}): {}", setting.name, qualities(setting), setting.about)?;
+            writeln!(session.out, "  {} ({}): {}", setting.name, qualities(plugin, setting), setting.about)?;
         }
     }
     Ok(Ended::Well)
 }
 
-fn qualities(setting: &Setting) -> &'static str {
+fn qualities(plugin: &Plugin, setting: &Setting) -> &'static str {
+    let is_of_a_way = plugin.ways.iter().any(|way| way.contains(&setting.name));
     match (setting.required, setting.secret) {
+        (_, true) if is_of_a_way => "for one of several ways, secret",
+        (_, false) if is_of_a_way => "for one of several ways",
         (true, true) => "required, secret",
         (true, false) => "required",
         (false, true) => "optional, secret",
@@ -76,5 +79,5 @@ fn as_json(plugin: &Plugin, is_enabled: bool) -> Value {
     let text = plugin.limits.text.map(|limit| json!({ "max": limit.max, "unit": limit.unit.as_str() }));
     json!({ "name": plugin.kind, "aliases": plugin.aliases, "about": plugin.about, "enabled": is_enabled,
         "limits": { "text": text, "rich": plugin.limits.rich },
-        "settings": plugin.settings.iter().map(setting).collect::<Vec<_>>() })
+        "settings": plugin.settings.iter().map(setting).collect::<Vec<_>>(), "ways": plugin.ways })
 }

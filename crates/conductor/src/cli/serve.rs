@@ -88,6 +88,7 @@ async fn begin(
         listener,
         metrics_listener,
         plugins: session.plugins,
+        public_url: settings.public_url.clone(),
         clock: Arc::clone(&session.clock),
         limits: Limits::of_this_process(),
     };

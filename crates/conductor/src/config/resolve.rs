@@ -172,7 +172,24 @@ impl Resolver<'_, '_> {
         Some(format!("TENANT_{tenant}_{kind}_{}", setting.name))
     }
 
+    /// Whether the entry itself says that the provider is reached in another way than by this setting. Then the setting
+    /// is not looked for, since the variable of its pattern belongs to another channel.
+    fn is_of_another_way(&self, setting: &Setting) -> bool {
+        let is_told = |name: &str| {
+            let setting = self.plugin.settings.iter().find(|setting| setting.name == name);
+            let is_option =
+                |setting: &Setting| self.options().is_some_and(|options| options.contains_key(&setting.camel_case()));
+            setting.is_some_and(|setting| self.named(setting).is_some() || is_option(setting))
+        };
+        let (own, others): (Vec<_>, Vec<_>) = self.plugin.ways.iter().partition(|way| way.contains(&setting.name));
+        let is_chosen = |ways: &[&&[&str]]| ways.iter().any(|way| way.iter().any(|name| is_told(name)));
+        !own.is_empty() && !is_chosen(&own) && is_chosen(&others)
+    }
+
     fn take_setting(&self, setting: &Setting, shape: &Shape, found: &mut Found, report: &mut Report) {
+        if self.is_of_another_way(setting) {
+            return;
+        }
         let name = setting.camel_case();
         let named = self.named(setting);
         let place = named.as_ref().map_or_else(|| self.place("channelType"), |(place, _)| place.clone());

@@ -52,6 +52,7 @@ fn message(lease: &Lease) -> Message {
     Message {
         notification: notification.id,
         delivery: lease.key.id(),
+        ordinal: lease.key.ordinal,
         attempt: lease.attempt,
         target: lease.target.clone(),
         title: notification.title.clone(),

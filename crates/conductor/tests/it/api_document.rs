@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use crate::support::client::{Client, reply};
 use crate::support::description::{DESCRIPTION, OPERATIONS, Operation, seen, validator};
 use crate::support::provider::{Answer, Provider};
+use crate::support::receipts::{SMS_CHANNEL, WHATSAPP_CHANNEL, sms_receipt, whatsapp_receipt};
 use crate::support::server::{ADMIN_KEY, KEY_A, TENANT_A, TestServer, World};
 
 /// A tenant that has used up its rate.
@@ -23,7 +24,21 @@ async fn server() -> (TestServer, Provider) {
     let tired = json!({ "id": TIRED, "name": "Tired", "authKeyEnvVar": "KEY_C", "rateLimit": rate });
     world.tenants.as_array_mut().expect("a list").push(tired);
     world.variables.push(("KEY_C".into(), TIRED_KEY.into()));
-    (world.start().await, provider)
+    (world.with_receipts(&provider.url()).start().await, provider)
+}
+
+/// What providers are answered that report, and those who only say that they are providers.
+async fn drive_receipts(server: &TestServer) {
+    let client = Client::new(server, None);
+    let sms = format!("/receipts/{SMS_CHANNEL}");
+    client.act(&sms).await.problem(403);
+    reply(client.request(Method::POST, &sms).body(vec![b' '; 5 * 1024 * 1024])).await.problem(413);
+    assert_eq!(reply(sms_receipt(server, "a=b", &[("MessageStatus", "sent")])).await.status, 200);
+    reply(whatsapp_receipt(server, "no JSON")).await.problem(400);
+    let check =
+        |verify| format!("/receipts/{WHATSAPP_CHANNEL}?hub.mode=subscribe&hub.challenge=1&hub.verify_token={verify}");
+    assert_eq!(client.get(&check("the-verify-token")).await.status, 200);
+    client.get(&check("another")).await.problem(403);
 }
 
 /// What every call of its kind answers to what is wrong.
@@ -118,6 +133,7 @@ async fn every_call_answers_as_it_is_described() {
         drive_refusals(&server, operation).await;
     }
     drive_successes(&server).await;
+    drive_receipts(&server).await;
     let seen = seen();
     let mut missing = Vec::new();
     for operation in OPERATIONS.iter() {

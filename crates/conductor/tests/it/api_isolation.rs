@@ -15,6 +15,7 @@ const OPEN: &[&str] = &[
     "GET /livez",
     "GET /openapi.json",
     "GET /readyz",
+    "GET /receipts/{channelId}",
     "POST /receipts/{channelId}",
 ];
 

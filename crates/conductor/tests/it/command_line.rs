@@ -275,6 +275,35 @@ async fn a_channel_is_added_listed_and_tried() {
 }
 
 #[test]
+fn a_channel_that_can_go_two_ways_asks_for_one_of_them() {
+    let place = Place::new();
+    let added = place.call(&["channel", "add", "--type", "slack", "--name", "team"]).with(0).out;
+    let (needed, instead) = added.split_once("\nOr, instead of that").expect("both ways are told");
+    let needed: Vec<&str> = needed.lines().filter(|line| line.ends_with('=')).collect();
+    assert!(needed.len() == 2 && needed[0].ends_with("_SLACK_BOT_TOKEN="), "{added}");
+    let instead = instead.lines().find(|line| line.ends_with("_SLACK_WEBHOOK_URL=")).expect("the other way's line");
+    assert!(instead.starts_with("# TENANT_") && added.contains("Until then the server does not start."), "{added}");
+    let nothing = place.call(&["check"]).with(2).err;
+    assert!(nothing.contains("set `botToken` with `channel`, or `webhookUrl`"), "{nothing}");
+    place.append("data/.env", &format!("{}xoxb-a-token\n", needed[0]));
+    let half = place.call(&["check"]).with(2).err;
+    assert!(half.contains("channel: is missing, and `botToken` alone"), "{half}");
+    place.append("data/.env", &format!("{}C1H9RESGL\n", needed[1]));
+    place.call(&["check"]).with(0);
+
+    // The second channel names its way, so that the first one's variables are none of its own.
+    let words = ["channel", "add", "--type", "slack", "--name", "hook", "--env", "webhookUrl=HOOK"];
+    let added = place.call(&words).with(0).out;
+    assert!(added.contains("\nHOOK=") && !added.contains("_BOT_TOKEN") && !added.contains("Or, instead"), "{added}");
+    let hook = "https://hooks.slack.com/services/T0/B0/a-secret";
+    place.append("data/.env", &format!("HOOK={hook}\n"));
+    place.call(&["check"]).with(0);
+    place.append("data/.env", &format!("{}{hook}\n", instead.trim_start_matches("# ")));
+    let both = place.call(&["check"]).with(2).err;
+    assert!(both.contains("is set, but so is `botToken`") && !both.contains("a-secret"), "{both}");
+}
+
+#[test]
 fn plugins_are_listed_for_people_and_programs() {
     let place = Place::new();
     let list = place.call(&["plugin", "list", "--json"]).with(0).json();
@@ -284,6 +313,9 @@ fn plugins_are_listed_for_people_and_programs() {
     assert_eq!(discord["limits"], serde_json::json!({ "text": { "max": 2000, "unit": "characters" }, "rich": true }));
     let text = place.call(&["plugin", "list"]).with(0).out;
     assert!(text.contains("2000 characters at most; a longer text goes out in parts"), "{text}");
+    let slack = list.as_array().into_iter().flatten().find(|plugin| plugin["name"] == "slack").expect("it is there");
+    assert_eq!(slack["ways"], json!([["BOT_TOKEN", "CHANNEL"], ["WEBHOOK_URL"]]));
+    assert!(text.contains("WEBHOOK_URL (for one of several ways, secret): The address of an incoming"), "{text}");
     for name in ["log", "webhook", "discord"] {
         assert!(names.contains(&name) && text.contains(&format!("{name} (")), "{names:?} {text}");
     }

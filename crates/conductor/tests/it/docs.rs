@@ -80,7 +80,8 @@ fn every_channel_is_documented_with_its_settings_and_options() {
             continue;
         };
         let settings = plugin.settings.iter().map(|setting| setting.camel_case());
-        let variables = plugin.settings.iter().map(|setting| format!("…_{}_{}", kind.to_uppercase(), setting.name));
+        let upper = kind.to_uppercase().replace('-', "_");
+        let variables = plugin.settings.iter().map(|setting| format!("…_{upper}_{}", setting.name));
         let schema = plugin.schema();
         let fields: Vec<_> = schema["properties"].as_object().into_iter().flatten().map(|(name, _)| name).collect();
         let aliases = plugin.aliases.iter().map(|alias| (*alias).to_owned());

@@ -293,6 +293,7 @@ async fn a_second_server_on_the_same_data_is_refused_and_the_first_goes_on() {
         data_dir: directory.to_owned(),
         listener: std::net::TcpListener::bind("127.0.0.1:0").unwrap(),
         metrics_listener: None,
+        public_url: None,
         plugins: PLUGINS,
         clock: Arc::new(SystemClock),
         limits: world.limits,

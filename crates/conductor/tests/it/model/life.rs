@@ -125,7 +125,7 @@ impl Life {
         let store = SqliteStore::open(directory, Arc::clone(&clock)).unwrap();
         let ids = IdGenerator::after(store.latest());
         let http = HttpClients::new();
-        let registry = Registry::build(configuration(), &http, &clock);
+        let registry = Registry::build(configuration(), &http, &clock, None);
         let registry = runtime.block_on(registry).unwrap();
         let stop = CancellationToken::new();
         let app = Arc::new(App::new(Arc::new(store), clock, ids, PLUGINS, registry, stop.clone()));

@@ -5,6 +5,7 @@ pub(crate) mod description;
 pub(crate) mod latency;
 pub(crate) mod process;
 pub(crate) mod provider;
+pub(crate) mod receipts;
 pub(crate) mod server;
 pub(crate) mod skip;
 pub(crate) mod wire;

@@ -38,6 +38,8 @@ pub(crate) struct World {
     pub(crate) variables: Vec<(String, String)>,
     /// What clients may take.
     pub(crate) limits: Limits,
+    /// Where providers reach the server for receipts.
+    pub(crate) public_url: Option<&'static str>,
     /// The time.
     pub(crate) clock: Arc<dyn Clock>,
 }
@@ -53,8 +55,10 @@ impl World {
             channels: vec![log(TENANT_A, "log a"), log(TENANT_B, "log b")],
             table: PLUGINS,
             limits: Limits::default(),
+            public_url: None,
             clock: Arc::new(SystemClock),
-            plugins: json!([{ "name": "log" }, { "name": "webhook" }, { "name": "discord" }]),
+            plugins: json!([{ "name": "log" }, { "name": "webhook" }, { "name": "discord" },
+                            { "name": "sms" }, { "name": "whatsapp" }]),
             variables: variables.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
         }
     }
@@ -95,6 +99,7 @@ impl World {
             listener,
             metrics_listener: Some(TcpListener::bind("127.0.0.1:0").expect("a free port")),
             plugins: self.table,
+            public_url: self.public_url.map(|url| url.parse().expect("a URL")),
             clock: Arc::clone(&self.clock),
             limits: self.limits,
         };

@@ -1,0 +1,94 @@
+//! The token by which a team's key speaks to Apple.
+//!
+//! <https://developer.apple.com/documentation/usernotifications/establishing-a-token-based-connection-to-apns>
+
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use conductor_core::{Secret, Timestamp};
+use http::HeaderValue;
+use ring::digest::{SHA256, digest};
+use serde_json::json;
+
+use crate::jwt::{KeyError, SignError, Signer};
+
+/// Apple wants a new token no sooner than after so long.
+pub(super) const KEPT_MIN: Duration = Duration::from_secs(20 * 60);
+/// A token is used for so long. Apple refuses it after an hour.
+pub(super) const KEPT: Duration = Duration::from_secs(40 * 60);
+
+/// Who signs: the team, the key's id, and the SHA-256 of the key.
+type Identity = (String, String, Vec<u8>);
+
+/// The tokens of all channels. Those with the same key have one between them, because Apple counts how often it
+/// changes.
+static TOKENS: LazyLock<Mutex<HashMap<Identity, Weak<ProviderToken>>>> = LazyLock::new(Mutex::default);
+
+/// A key with the token that it has signed last.
+pub(super) struct ProviderToken {
+    signer: Signer,
+    key_id: String,
+    team_id: String,
+    issued: Mutex<Option<(Bearer, Timestamp)>>,
+}
+
+/// A token, ready to be sent.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Bearer(Secret);
+
+impl Bearer {
+    pub(super) fn expose(&self) -> &str {
+        self.0.expose()
+    }
+
+    pub(super) fn header(&self) -> HeaderValue {
+        let value = HeaderValue::try_from(format!("bearer {}", self.0.expose()));
+        let mut value = value.expect("base64 and dots are a header's value");
+        value.set_sensitive(true);
+        value
+    }
+}
+
+impl ProviderToken {
+    /// The token of this key, which is shared with the other channels that have the same.
+    pub(super) fn of(key: &str, key_id: &str, team_id: &str) -> Result<Arc<Self>, KeyError> {
+        let signer = Signer::es256(key)?;
+        let identity = (team_id.to_owned(), key_id.to_owned(), digest(&SHA256, key.as_bytes()).as_ref().to_vec());
+        let mut tokens = TOKENS.lock().unwrap_or_else(PoisonError::into_inner);
+        tokens.retain(|_, token| token.strong_count() > 0);
+        if let Some(token) = tokens.get(&identity).and_then(Weak::upgrade) {
+            return Ok(token);
+        }
+        let (key_id, team_id) = (key_id.to_owned(), team_id.to_owned());
+        let token = Arc::new(Self { signer, key_id, team_id, issued: Mutex::default() });
+        tokens.insert(identity, Arc::downgrade(&token));
+        Ok(token)
+    }
+
+    /// The token that is good now.
+    pub(super) fn current(&self, now: Timestamp) -> Result<Bearer, SignError> {
+        self.issued_within(KEPT, now)
+    }
+
+    /// Another token, where Apple finds `refused` too old; none where it is too young for that, so that it must be one
+    /// of the two clocks that is wrong.
+    pub(super) fn renewed(&self, refused: &Bearer, now: Timestamp) -> Result<Option<Bearer>, SignError> {
+        let bearer = self.issued_within(KEPT_MIN, now)?;
+        Ok((bearer != *refused).then_some(bearer))
+    }
+
+    fn issued_within(&self, kept: Duration, now: Timestamp) -> Result<Bearer, SignError> {
+        let mut issued = self.issued.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((bearer, at)) = &*issued
+            && *at <= now
+            && now.since(*at) < kept
+        {
+            return Ok(bearer.clone());
+        }
+        let claims = json!({ "iss": self.team_id, "iat": now.seconds() });
+        let bearer = Bearer(Secret::new(self.signer.sign(&self.key_id, &claims)?));
+        *issued = Some((bearer.clone(), now));
+        Ok(bearer)
+    }
+}

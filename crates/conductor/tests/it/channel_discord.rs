@@ -1,0 +1,146 @@
+//! Discord through the whole server: a bot with its gateway connection, and a webhook.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::support::process::{Process, serving};
+use super::support::provider::{Answer, DEADLINE, Provider};
+use super::support::server::{KEY_A, KEY_B, TENANT_A, TENANT_B, TestServer, World};
+use fake::{FakeDiscord, Script};
+
+#[path = "../../../conductor-channels/src/discord/gateway/fake.rs"]
+#[expect(dead_code, reason = "the plugin's own tests ask it for more")]
+mod fake;
+
+const TOKEN: &str = "T0P-S3CRET.bot.token";
+
+/// Both tenants have a channel with the same bot, the first one two.
+fn bots(discord: &FakeDiscord) -> World {
+    let mut world = World::new();
+    for (tenant, name, room) in [(TENANT_A, "alerts", "41"), (TENANT_A, "news", "42"), (TENANT_B, "alerts", "43")] {
+        world.channels.push(json!({
+            "tenantId": tenant, "channelType": "discord", "channelName": name, "env": { "botToken": "BOT" },
+            "options": { "baseUrl": discord.url(), "allowNetworks": ["127.0.0.0/8"], "channelId": room },
+        }));
+    }
+    world.variables.push(("BOT".into(), TOKEN.into()));
+    world
+}
+
+/// Waits until a channel's health has this status. Gives its reason.
+async fn health(server: &TestServer, key: &str, name: &str, status: &str) -> Value {
+    let start = Instant::now();
+    loop {
+        let (_, page) = server.get(key, "/channels").await;
+        let channels = page["data"].as_array().expect("channels");
+        let channel = channels.iter().find(|channel| channel["channelName"] == name).expect("the channel");
+        if channel["health"]["status"] == status {
+            return channel["health"]["reason"].clone();
+        }
+        assert!(start.elapsed() < DEADLINE, "not {status} in time: {channel:#}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn one_bot_of_three_channels_is_online_once_and_sends_for_all() {
+    let discord = FakeDiscord::start(TOKEN, Duration::from_millis(100)).await;
+    let server = bots(&discord).start().await;
+    for (key, name) in [(KEY_A, "alerts"), (KEY_A, "news"), (KEY_B, "alerts")] {
+        assert_eq!(health(&server, key, name, "up").await, Value::Null);
+    }
+    let id = server.send(KEY_B, &json!({ "channel": "discord", "message": "hello" })).await;
+    let story = server.wait_for(KEY_B, &id, "sent").await;
+    assert_eq!(story["deliveries"][0]["providerId"], "1187654321098766001");
+    assert_eq!(
+        discord.count(|seen| matches!(seen, fake::Seen::Asked(_, path, _) if path.contains("/channels/43/"))),
+        1
+    );
+    assert_eq!((discord.identifies(), discord.live()), (1, 1));
+    server.stop().await;
+    discord.until("a goodbye", |discord| discord.seen().contains(&fake::Seen::Closed(Some(1000)))).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_tells_of_the_connection_and_a_zombie_is_resumed() {
+    let discord = FakeDiscord::start(TOKEN, Duration::from_millis(50)).await;
+    discord.plays([Script { acks: Some(2), ..Script::default() }, Script::default()]);
+    let directory = TempDir::new().expect("a temporary directory");
+    let world = bots(&discord);
+    tokio::task::block_in_place(|| {
+        let process = Process::serve(&mut serving(directory.path(), &world));
+        let line = process.logged("Discord bot connected");
+        assert!(line.ends_with("Z] [INFO] [conductor:plugin:discord] Discord bot connected"), "{line}");
+        process.logged("Discord bot connected again");
+        let said = process.stop().with(0).text();
+        assert!(!said.contains("T0P-S3CRET"), "{said}");
+    });
+    assert_eq!((discord.identifies(), discord.resumes()), (1, 1));
+}
+
+#[tokio::test]
+async fn a_token_that_the_gateway_refuses_is_told_and_never_tried_again() {
+    let discord = FakeDiscord::start(TOKEN, Duration::from_secs(10)).await;
+    discord.plays([Script { refuse: Some((4004, "Authentication failed.")), ..Script::default() }]);
+    let server = bots(&discord).start().await;
+    let reason = health(&server, KEY_A, "alerts", "down").await;
+    let reason = reason.as_str().expect("a reason");
+    assert!(reason.contains("4004") && reason.contains("Authentication failed."), "{reason}");
+    // The gateway never holds up what the API takes.
+    let id = server.send(KEY_A, &json!({ "channel": "discord", "message": "hello" })).await;
+    server.wait_for(KEY_A, &id, "sent").await;
+    assert_eq!(health(&server, KEY_A, "alerts", "down").await, *reason);
+    assert_eq!(discord.identifies(), 1);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_gateway_that_is_down_stops_neither_the_start_nor_the_sends_and_comes_back() {
+    let discord = FakeDiscord::start(TOKEN, Duration::from_secs(10)).await;
+    discord.answers_gateway(Some(503));
+    let server = bots(&discord).start().await;
+    let id = server.send(KEY_A, &json!({ "channel": "discord", "message": "hello" })).await;
+    server.wait_for(KEY_A, &id, "sent").await;
+    let reason = health(&server, KEY_A, "news", "down").await;
+    assert!(reason.as_str().is_some_and(|reason| reason.contains("503")), "{reason}");
+    discord.answers_gateway(None);
+    health(&server, KEY_A, "news", "up").await;
+    server.stop().await;
+}
+
+fn webhook(provider: &Provider) -> World {
+    let mut world = World::new();
+    let options = json!({ "baseUrl": provider.url(), "allowNetworks": ["127.0.0.0/8"] });
+    world.channels.push(json!({
+        "tenantId": TENANT_A, "channelType": "discord-webhook", "channelName": "room", "providerSecretEnvVar": "HOOK",
+        "options": options,
+    }));
+    world.variables.push(("HOOK".into(), "https://discord.com/api/webhooks/77/T0P-S3CRET".into()));
+    world.plugins = json!([{ "name": "log" }, { "name": "discord-webhook" }]);
+    world
+}
+
+#[tokio::test]
+async fn a_webhook_takes_a_notification_and_one_that_is_gone_stops_its_channel() {
+    let provider = Provider::start().await;
+    provider.next(Answer { body: r#"{"id":"334385199974967042"}"#, ..Answer::status(200) });
+    let gone = r#"{"message":"Unknown Webhook","code":10015}"#;
+    provider.then(Answer { body: gone, ..Answer::status(404) });
+    let server = webhook(&provider).start().await;
+    let body = json!({ "channel": "discord-webhook", "message": "hello", "title": "Pump", "priority": "high" });
+    let id = server.send(KEY_A, &body).await;
+    let story = server.wait_for(KEY_A, &id, "sent").await;
+    assert_eq!(story["deliveries"][0]["providerId"], "334385199974967042");
+    let sent = provider.received()[0].json();
+    assert_eq!(sent["content"], "⚠️ **HIGH PRIORITY**\n**Pump**\nhello");
+
+    let id = server.send(KEY_A, &body).await;
+    let story = server.wait_for(KEY_A, &id, "retrying").await;
+    assert_eq!(story["deliveries"][0]["attempts"][0]["outcome"], "unauthorized");
+    let reason = health(&server, KEY_A, "room", "down").await;
+    assert!(reason.as_str().is_some_and(|reason| reason.contains("Unknown Webhook")), "{reason}");
+    assert!(!story.to_string().contains("T0P-S3CRET"), "{story}");
+    server.stop().await;
+}
