@@ -19,6 +19,7 @@ use url::Url;
 
 use crate::app::App;
 use crate::config::Configuration;
+use crate::dispatch::Bounds;
 use crate::ids::IdGenerator;
 use crate::registry::Registry;
 use crate::{api, dispatch, janitor, replays};
@@ -105,13 +106,15 @@ impl Server {
         let stop = CancellationToken::new();
         let app = Arc::new(App::new(Arc::new(store), clock, ids, plugins, registry, stop.clone()));
         let (work, connections) = (TaskTracker::new(), TaskTracker::new());
-        work.spawn(dispatch::run(Arc::clone(&app), work.clone(), stop.clone()));
+        let bounds = Bounds { descriptors: limits.left_for_attempts(), ..Bounds::default() };
+        work.spawn(dispatch::run(Arc::clone(&app), bounds, work.clone(), stop.clone()));
         work.spawn(janitor::run(Arc::clone(&app), stop.clone(), latest.map(NotificationId::made_at)));
         work.spawn(replays::run(Arc::clone(&app), stop.clone()));
         let router = api::router(Arc::clone(&app));
         connections.spawn(listen::run(listener, router, limits, connections.clone(), stop.clone()));
         if let Some(listener) = metrics_listener {
             let router = api::metrics_router(Arc::clone(&app));
+            let limits = limits.of_metrics();
             connections.spawn(listen::run(listener, router, limits, connections.clone(), stop.clone()));
         }
         Ok(Self { app, address, metrics_address, stop, work, connections })

@@ -10,10 +10,13 @@ use uuid::Uuid;
 
 use super::*;
 
-const CAPACITY: Capacity = Capacity { shelf: 4, shelf_when_scarce: 2, all: 12 };
+const CAPACITY: Capacity = Capacity { shelf: 4, shelf_when_scarce: 2, lane: 2, all: 12 };
 /// The most rows that one look into the store goes through, and finds.
 const LOOK: usize = 5;
 const FIND: usize = 3;
+
+/// Lanes of channels.
+type Lanes = HashSet<(ChannelId, u64)>;
 
 fn at(millis: i64) -> Timestamp {
     Timestamp::from_millis(1_705_314_600_000 + millis)
@@ -33,6 +36,8 @@ struct World {
     under_way: Vec<Entry>,
     now: Timestamp,
     next: u128,
+    /// How often the store was looked into.
+    looks: usize,
 }
 
 impl World {
@@ -46,7 +51,14 @@ impl World {
             under_way: Vec::new(),
             now: at(0),
             next: 0,
+            looks: 0,
         }
+    }
+
+    /// One whose lanes may fill the shelf.
+    fn with_long_lanes(ordered: bool, max: u32) -> Self {
+        let capacity = Capacity { lane: CAPACITY.shelf, ..CAPACITY };
+        Self { schedule: Schedule::with_capacity(capacity), ..Self::new(ordered, max) }
     }
 
     fn accept(&mut self, channel: u128, lane: u64, priority: Priority) -> DeliveryKey {
@@ -72,7 +84,8 @@ impl World {
     /// As the store's `backlog` does it. Returns whether anything was to be filled.
     fn fill(&mut self) -> bool {
         let Some(hungry) = self.schedule.hungry() else { return false };
-        let behind = self.stored.values().filter(|queued| Some(queued.key) > hungry.rest.after);
+        self.looks += 1;
+        let behind = self.stored.values().filter(|queued| Some(queued.key) > hungry.want.rest.after);
         let (mut found, mut looked_at, mut through) = (Vec::new(), 0, None);
         for queued in behind.take(LOOK) {
             if found.len() == FIND {
@@ -121,6 +134,33 @@ impl World {
         self.schedule.left(entry, Lane::Free, self.now);
     }
 
+    /// Picks as much as there is, while nothing that is under way comes back. Gives the lanes of which
+    /// one is under way now, and those of which one could be: with enough places, each that has anything that is due.
+    fn pick_all_without_an_end(&mut self) -> (Lanes, Lanes) {
+        // Hints to what has ended meanwhile have had their time too.
+        self.now = self.now.plus(Duration::from_secs(1));
+        self.take_in(usize::MAX);
+        for place in 0..self.schedule.channels.len() {
+            let under_way = self.schedule.channels[place].gate.under_way();
+            let mut gate = Gate::new(10_000, None);
+            (0..under_way).for_each(|_| gate.enter(self.now));
+            self.schedule.channels[place].gate = gate;
+            self.schedule.go_on(place_of(place));
+        }
+        self.schedule.ring(self.now);
+        let mut idle = 0;
+        while idle < 2 {
+            let filled = self.fill();
+            let before = self.schedule.len();
+            let picked = self.pick().is_some();
+            idle = if filled || picked || self.schedule.len() != before { 0 } else { idle + 1 };
+        }
+        let lane_of = |queued: &Queued| (queued.channel, queued.lane);
+        let under_way: Lanes = self.under_way.iter().map(|entry| lane_of(&self.stored[&entry.key])).collect();
+        let due = self.stored.values().filter(|queued| queued.due <= self.now);
+        (due.map(lane_of).chain(under_way.iter().copied()).collect(), under_way)
+    }
+
     /// Lets all leave that will. Gives the order in which it left.
     fn run_out(&mut self) -> Vec<u128> {
         let mut left = Vec::new();
@@ -148,19 +188,102 @@ impl World {
 
 #[test]
 fn a_channel_keeps_no_more_in_memory_than_it_has_room_for_and_all_of_it_leaves_in_order() {
-    for ordered in [false, true] {
+    for (ordered, lanes, held) in [(false, 1, 2), (true, 1, 2), (false, 500, 4), (true, 500, 4)] {
         let mut world = World::new(ordered, 1);
-        let all: Vec<_> = (0..1_000).map(|_| number(world.accept(7, 1, Priority::Normal))).collect();
+        let all: Vec<_> = (0..1_000).map(|n| number(world.accept(7, n % lanes, Priority::Normal))).collect();
         world.take_in(usize::MAX);
-        assert_eq!(world.schedule.len(), CAPACITY.shelf);
+        assert_eq!(world.schedule.len(), held, "{lanes} lanes");
         assert!(!world.fill(), "it is full");
-        assert_eq!(world.run_out(), all);
+        assert_eq!(world.run_out(), all, "{lanes} lanes");
     }
 }
 
 #[test]
-fn what_comes_later_does_not_overtake_what_is_left_to_the_store() {
+fn a_long_lane_that_is_busy_leaves_room_for_the_others_of_its_channel() {
+    for ordered in [false, true] {
+        let mut world = World::new(ordered, 9);
+        let long: Vec<_> = (0..10).map(|_| number(world.accept(7, 1, Priority::Normal))).collect();
+        let other = world.accept(7, 2, Priority::Normal);
+        world.take_in(usize::MAX);
+        assert_eq!(world.pick().map(|queued| number(queued.key)), Some(long[0]));
+        assert_eq!(world.pick().map(|queued| queued.key), Some(other), "it waits for nobody of another lane");
+        let last = world.accept(7, 1, Priority::Normal);
+        world.take_in(1);
+        assert_eq!(world.run_out(), [&long[1..], &[number(last)]].concat(), "the long one goes on in order");
+    }
+}
+
+#[test]
+fn long_lanes_that_all_wait_leave_room_for_another_though_their_channels_shelf_was_full() {
+    for ordered in [false, true] {
+        let mut world = World::new(ordered, 99);
+        for lane in 0..6 {
+            for _ in 0..10 {
+                world.accept(7, lane, Priority::Normal);
+            }
+        }
+        let other = world.accept(7, 99, Priority::Normal);
+        world.take_in(usize::MAX);
+        let mut picked = Vec::new();
+        for _ in 0..200 {
+            picked.extend(world.pick().map(|queued| queued.key));
+            world.fill();
+        }
+        assert_eq!(picked.len(), 7, "one of each lane");
+        assert!(picked.contains(&other));
+        assert!(world.schedule.len() <= 4 * CAPACITY.shelf + FIND, "{}", world.schedule.len());
+        assert_eq!(world.run_out().len(), 61 - 7);
+    }
+}
+
+#[test]
+fn a_head_that_was_taken_back_lets_its_lane_go_on_though_the_lane_is_full() {
+    let mut world = World::new(true, 9);
+    for _ in 0..5 {
+        world.accept(7, 1, Priority::Normal);
+    }
+    world.take_in(usize::MAX);
+    world.pick().unwrap();
+    let head = world.under_way.remove(0);
+    world.fail(head, 60_000);
+    let taken_back = world.stored.remove(&head.key).unwrap();
+    world.arriving.push_back(Queued { due: Timestamp::ZERO, ..taken_back });
+    world.take_in(1);
+    assert_eq!(world.pick(), None, "it has ended");
+    assert_eq!(world.pick().map(|queued| number(queued.key)), Some(2));
+    assert_eq!(world.run_out(), [3, 4, 5]);
+}
+
+#[test]
+fn scheduled_ones_of_a_lane_do_not_hold_up_what_may_go_now() {
+    for ordered in [false, true] {
+        let mut world = World::new(ordered, 9);
+        for _ in 0..3 {
+            let key = world.accept(7, 1, Priority::Normal);
+            let due = world.now.plus(Duration::from_secs(60));
+            world.arriving.back_mut().unwrap().due = due;
+            world.stored.get_mut(&key).unwrap().due = due;
+        }
+        let now = world.accept(7, 1, Priority::Normal);
+        world.take_in(usize::MAX);
+        assert_eq!(world.pick().map(|queued| queued.key), Some(now));
+    }
+}
+
+#[test]
+fn what_a_lane_has_in_the_store_is_read_a_few_times_only() {
     let mut world = World::new(false, 1);
+    for number in 0..600 {
+        world.accept(7, number % 3, Priority::Normal);
+    }
+    world.take_in(usize::MAX);
+    assert_eq!(world.run_out().len(), 600);
+    assert!(world.looks <= 600, "{} looks for 600 deliveries", world.looks);
+}
+
+#[test]
+fn what_comes_later_does_not_overtake_what_is_left_to_the_store() {
+    let mut world = World::with_long_lanes(false, 1);
     for _ in 0..6 {
         world.accept(7, 1, Priority::Normal);
     }
@@ -273,7 +396,7 @@ fn one_that_is_told_to_wait_goes_behind_the_others_of_its_channel() {
 #[test]
 fn one_that_is_told_to_wait_once_keeps_its_place_in_its_lane_and_then_makes_way() {
     for scope in [Scope::Channel, Scope::Lane] {
-        let mut world = World::new(false, 1);
+        let mut world = World::with_long_lanes(false, 1);
         for _ in 0..3 {
             world.accept(7, 1, Priority::Normal);
         }
@@ -441,6 +564,8 @@ proptest! {
             let counted: usize = held.values().flat_map(|channel| &channel.shelves).map(Shelf::held).sum();
             prop_assert_eq!(counted, world.schedule.len());
         }
+        let (may_go, picked) = world.pick_all_without_an_end();
+        prop_assert_eq!(may_go, picked, "each lane has its first under way, whatever the others do");
         world.run_out();
         prop_assert_eq!(world.stored.len(), 0, "all has left");
         prop_assert_eq!(world.schedule.len(), 0);

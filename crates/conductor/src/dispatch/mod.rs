@@ -19,6 +19,8 @@ use gate::Gate;
 use schedule::{Lane, Schedule};
 use share::UnderWayMax;
 
+pub use shelf::Capacity;
+
 mod attempt;
 mod content;
 mod entry;
@@ -28,6 +30,7 @@ mod report;
 mod schedule;
 mod share;
 mod shelf;
+mod stock;
 
 /// The most that is claimed in one go.
 const CLAIM_MAX: usize = 128;
@@ -40,6 +43,21 @@ const LOOK_AHEAD: Duration = Duration::from_secs(10 * 60);
 const LOOK_AT_CLOCK: Duration = Duration::from_secs(1);
 /// How long the loop waits after the store failed.
 const STORE_PAUSE: Duration = Duration::from_millis(500);
+
+/// What the dispatcher may take at the most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// How much of what waits is held in memory.
+    pub capacity: Capacity,
+    /// The open files that attempts may take: where they run short, each channel has fewer attempts under way.
+    pub descriptors: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { capacity: Capacity::default(), descriptors: share::UNDER_WAY_MAX }
+    }
+}
 
 /// What an attempt's task tells the loop.
 enum Event {
@@ -74,14 +92,14 @@ struct Dispatcher {
 }
 
 /// Delivers what is due until `stop`; then waits for nothing: the attempts under way are `tracker`'s.
-pub async fn run(app: Arc<App>, tracker: TaskTracker, stop: CancellationToken) {
+pub async fn run(app: Arc<App>, bounds: Bounds, tracker: TaskTracker, stop: CancellationToken) {
     // Bounded by the attempts under way and the channels that are asked: each sends two events at the most.
     let (events, mut received) = mpsc::unbounded_channel();
     let mut dispatcher = Dispatcher {
         app,
-        schedule: Schedule::default(),
+        schedule: Schedule::with_capacity(bounds.capacity),
         under_way: 0,
-        under_way_max: UnderWayMax::of_this_process(),
+        under_way_max: UnderWayMax::with_descriptors(bounds.descriptors),
         limited: HashMap::new(),
         horizon: Timestamp::ZERO,
         tracker,
@@ -162,8 +180,8 @@ impl Dispatcher {
     /// Takes in a part of what one channel had too much of, if one has run low. Returns whether there may be more.
     async fn fill(&mut self) -> bool {
         let Some(hungry) = self.schedule.hungry() else { return false };
-        let after = hungry.rest.after;
-        let request = BacklogRequest { channel: hungry.channel, priority: hungry.priority, after, limit: BATCH_MAX };
+        let (after, limit) = (hungry.want.rest.after, hungry.want.most.min(BATCH_MAX));
+        let request = BacklogRequest { channel: hungry.channel, priority: hungry.priority, after, limit };
         match self.app.store.backlog(request).await {
             Ok(mut part) => {
                 let horizon = self.horizon;

@@ -12,7 +12,9 @@ use conductor_core::{ChannelId, DeliveryKey, Priority, TenantId, Timestamp};
 
 use super::entry::{Entry, Limited, PlaceInLane, class_of};
 use super::gate::{Admission, CLOCK_STEP, Gate};
-use super::shelf::{Capacity, Rest, Shelf};
+use super::shelf::{Capacity, Room, Shelf, Want};
+
+mod backlog;
 
 /// Every so many picks of a tenant, normal goes before high; and every so many of those, low goes first.
 const NORMAL_FIRST_EVERY: u32 = 8;
@@ -85,17 +87,6 @@ struct TenantTurn {
     listed: bool,
 }
 
-/// A shelf that has run low, and what the store is to be asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Hungry {
-    pub(crate) channel: ChannelId,
-    /// None: of every priority.
-    pub(crate) priority: Option<Priority>,
-    pub(crate) rest: Rest,
-    place: u32,
-    shelf: usize,
-}
-
 /// Everything that waits, or as much of it as there is room for.
 pub(crate) struct Schedule {
     tenants: Vec<TenantTurn>,
@@ -118,6 +109,7 @@ pub(crate) struct Schedule {
     crowded: Vec<u32>,
 }
 
+#[cfg(test)]
 impl Default for Schedule {
     fn default() -> Self {
         Self::with_capacity(Capacity::default())
@@ -199,18 +191,6 @@ impl Schedule {
         self.channels[place as usize].id
     }
 
-    /// A delivery has come that waits. Where there is no room for it, it is left to the store.
-    pub(crate) fn arrive(&mut self, place: u32, queued: &Queued, now: Timestamp) {
-        let room = self.capacity.of_shelf(self.waiting);
-        let channel = &mut self.channels[place as usize];
-        let shelf = channel.shelf_of(class_of(queued.priority));
-        if channel.shelves[shelf].takes(queued.key, room) {
-            self.insert(place, queued, Limited::default(), now);
-        } else {
-            self.list_shelf(place, shelf);
-        }
-    }
-
     /// Adds a delivery that waits, or waits again, whether there is room for it or not.
     pub(crate) fn insert(&mut self, place: u32, queued: &Queued, limited: Limited, now: Timestamp) {
         let Queued { lane, due, tried, .. } = *queued;
@@ -221,39 +201,11 @@ impl Schedule {
             self.park(entry, due);
             self.offer_ordered(place, lane, now);
         } else if due > now {
-            self.shelf(&entry).count_later();
+            self.count_later(&entry);
             self.alarms.push(Reverse((due, Alarm::Due(entry))));
         } else {
             self.make_ready(entry, false);
         }
-    }
-
-    /// The next shelf that has run low though the store has more.
-    pub(crate) fn hungry(&mut self) -> Option<Hungry> {
-        let room = self.capacity.of_shelf(self.waiting);
-        while let Some((place, shelf)) = self.low.pop_front() {
-            let channel = &mut self.channels[place as usize];
-            channel.shelves[shelf].is_listed = false;
-            if let Some(rest) = channel.shelves[shelf].wants(room) {
-                let priority = (!channel.ordered).then_some(CLASS_PRIORITIES[shelf]);
-                return Some(Hungry { channel: channel.id, priority, rest, place, shelf });
-            }
-        }
-        None
-    }
-
-    /// The store was asked: `found` follows, and it has looked as far as `through`, or to the end.
-    pub(crate) fn feed(&mut self, hungry: &Hungry, found: &[Queued], through: Option<DeliveryKey>, now: Timestamp) {
-        for queued in found {
-            self.insert(hungry.place, queued, Limited::default(), now);
-        }
-        self.channels[hungry.place as usize].shelves[hungry.shelf].filled(through);
-        self.list_shelf(hungry.place, hungry.shelf);
-    }
-
-    /// The store could not be asked: it will be.
-    pub(crate) fn still_hungry(&mut self, hungry: &Hungry) {
-        self.list_shelf(hungry.place, hungry.shelf);
     }
 
     /// A stopped channel is to be asked at this time whether it works.
@@ -427,7 +379,7 @@ impl Schedule {
     /// A delivery that waited for a time is due: it goes before those that came later, also within its lane, unless it
     /// was the one that had the channel wait.
     fn due(&mut self, entry: Entry, now: Timestamp) {
-        self.shelf(&entry).count_due();
+        self.count_due(&entry);
         let channel = &mut self.channels[entry.channel as usize];
         if channel.ordered {
             self.park(entry, Timestamp::ZERO);
@@ -473,34 +425,8 @@ impl Schedule {
         let due = state.parked.get(&place).map_or(due, |(_, before)| due.min(*before));
         if state.parked.insert(place, (entry, due)).is_some() {
             self.count_out(&entry);
-        }
-    }
-
-    fn shelf(&mut self, entry: &Entry) -> &mut Shelf {
-        let channel = &mut self.channels[entry.channel as usize];
-        let shelf = channel.shelf_of(entry.class);
-        &mut channel.shelves[shelf]
-    }
-
-    fn count_in(&mut self, entry: &Entry) {
-        self.waiting += 1;
-        self.shelf(entry).count_in();
-    }
-
-    fn count_out(&mut self, entry: &Entry) {
-        self.waiting -= 1;
-        self.shelf(entry).count_out();
-        let shelf = self.channels[entry.channel as usize].shelf_of(entry.class);
-        self.list_shelf(entry.channel, shelf);
-    }
-
-    /// Has a shelf looked at that may have run low.
-    fn list_shelf(&mut self, place: u32, shelf: usize) {
-        let room = self.capacity.of_shelf(self.waiting);
-        let looked_at = &mut self.channels[place as usize].shelves[shelf];
-        if !looked_at.is_listed && looked_at.wants(room).is_some() {
-            looked_at.is_listed = true;
-            self.low.push_back((place, shelf));
+        } else {
+            self.count_behind(&entry);
         }
     }
 
@@ -553,6 +479,7 @@ impl Schedule {
             (Some(first), offered) if offered.is_none_or(|offered| first.key() < offered) => {
                 let (here, (entry, _)) = first.remove_entry();
                 state.offered.insert(here);
+                self.shelf(&entry).count_first();
                 self.make_ready(entry, entry.limited == Limited::default());
             }
             _ => {}
@@ -576,6 +503,7 @@ impl Schedule {
         } else {
             state.parked.pop_first();
             state.busy = true;
+            self.shelf(&entry).count_first();
             self.make_ready(entry, false);
         }
     }
@@ -585,6 +513,12 @@ impl ChannelQueue {
     /// The shelf on which those of a class stand.
     fn shelf_of(&self, class: u8) -> usize {
         if self.ordered { 0 } else { usize::from(class) }
+    }
+
+    /// Whether a delivery is told of that waits in an ordered lane already: it may go sooner, or has been taken back.
+    fn holds(&self, queued: &Queued) -> bool {
+        let place = Entry::new(0, queued, Limited::default()).place_in_lane(true, Timestamp::ZERO);
+        self.ordered && self.lanes.get(&queued.lane).is_some_and(|lane| lane.parked.contains_key(&place))
     }
 }
 

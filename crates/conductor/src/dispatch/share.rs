@@ -1,15 +1,9 @@
-//! How many attempts may be under way, in all and of one channel when that runs short. Pure but for one question.
+//! How many attempts may be under way, in all and of one channel when that runs short. Pure.
 
-use rustix::process::{Resource, getrlimit};
-
-/// The most attempts under way at once where the system gives enough descriptors: each takes some kilobytes.
-const UNDER_WAY_MAX: usize = 16_384;
+/// The most attempts under way at once: each takes some kilobytes, and a descriptor.
+pub(crate) const UNDER_WAY_MAX: usize = 16_384;
 /// And the least that are allowed.
 const UNDER_WAY_MIN: usize = 64;
-/// So many descriptors are for clients, and for the store and the log, see [`crate::server::limits`].
-const CLIENTS_MAX: u64 = 10_000;
-const LEFT_BY_CLIENTS_MAX: u64 = 1_024;
-const OWN: u64 = 64;
 
 /// What a channel may have under way when half, three quarters, and all of the maximum is used up.
 const SHARES: [u32; 3] = [64, 8, 1];
@@ -19,17 +13,9 @@ const SHARES: [u32; 3] = [64, 8, 1];
 pub(crate) struct UnderWayMax(usize);
 
 impl UnderWayMax {
-    /// As many as this process has descriptors for.
-    pub(crate) fn of_this_process() -> Self {
-        Self::with_descriptors(getrlimit(Resource::Nofile).current)
-    }
-
-    /// With so many descriptors; none means without limit.
-    fn with_descriptors(descriptors: Option<u64>) -> Self {
-        let left = |all: u64| all.saturating_sub(CLIENTS_MAX).max((all / 2).min(LEFT_BY_CLIENTS_MAX));
-        let own = descriptors
-            .map_or(UNDER_WAY_MAX, |all| usize::try_from(left(all).saturating_sub(OWN)).unwrap_or(UNDER_WAY_MAX));
-        Self(own.clamp(UNDER_WAY_MIN, UNDER_WAY_MAX))
+    /// As many as there are descriptors for.
+    pub(crate) fn with_descriptors(descriptors: usize) -> Self {
+        Self(descriptors.clamp(UNDER_WAY_MIN, UNDER_WAY_MAX))
     }
 
     /// The most that one channel may have under way while there are so many in all. It is never less than one, so
@@ -54,16 +40,6 @@ impl UnderWayMax {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn attempts_take_no_descriptors_that_clients_have_been_promised() {
-        for (descriptors, most) in
-            [(Some(1_024), 448), (Some(4_096), 960), (Some(20_000), 9_936), (Some(1 << 40), 16_384), (None, 16_384)]
-        {
-            assert_eq!(UnderWayMax::with_descriptors(descriptors), UnderWayMax(most), "{descriptors:?}");
-        }
-        assert_eq!(UnderWayMax::with_descriptors(Some(10)), UnderWayMax(UNDER_WAY_MIN));
-    }
 
     #[test]
     fn a_share_shrinks_as_room_runs_out_and_is_never_nothing() {

@@ -8,6 +8,9 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 const CONNECTIONS_MAX: usize = 20_000;
 /// So many descriptors at the most are left to everything that is no client: the store, the providers.
 const RESERVED_MAX: u64 = 1_024;
+/// Of these, so many are for the store, the log and the listeners, and so many for those who read the metrics.
+const OWN: u64 = 64;
+const METRICS_MAX: usize = 64;
 
 /// What clients may take of one listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +47,22 @@ impl Limits {
         Self::with_descriptors(raise_descriptors())
     }
 
+    /// The same for the metrics' own listener, which few read.
+    pub(crate) fn of_metrics(self) -> Self {
+        Self { connections: self.connections.min(METRICS_MAX), ..self }
+    }
+
+    /// How many descriptors clients leave to the attempts under way, of those that this process may have open.
+    pub(crate) fn left_for_attempts(&self) -> usize {
+        self.left_of(getrlimit(Resource::Nofile).current)
+    }
+
+    fn left_of(&self, descriptors: Option<u64>) -> usize {
+        let clients = u64::try_from(self.connections.saturating_add(METRICS_MAX)).unwrap_or(u64::MAX);
+        let left = |all: u64| all.saturating_sub(clients).saturating_sub(OWN);
+        descriptors.map_or(usize::MAX, |all| usize::try_from(left(all)).unwrap_or(usize::MAX))
+    }
+
     /// With so many descriptors; none means without limit. A part of them stays free for the store and the providers,
     /// so that clients who take all connections stop no delivery.
     fn with_descriptors(descriptors: Option<u64>) -> Self {
@@ -65,6 +84,19 @@ fn raise_descriptors() -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn attempts_take_no_descriptors_that_clients_have_been_promised() {
+        for all in [512, 1_024, 4_096, 20_000, 30_000, 1_000_000] {
+            let limits = Limits::with_descriptors(Some(all));
+            let left = limits.left_of(Some(all));
+            assert!(left >= 64, "{left} of {all}");
+            let together = limits.connections + limits.of_metrics().connections + left;
+            assert_eq!(u64::try_from(together).unwrap() + OWN, all, "{all}");
+        }
+        assert_eq!(Limits::with_descriptors(None).left_of(None), usize::MAX);
+        assert_eq!(Limits::with_descriptors(Some(64)).left_of(Some(64)), 0, "there are none to divide");
+    }
 
     #[test]
     fn clients_never_take_all_descriptors() {

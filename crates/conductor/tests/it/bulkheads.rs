@@ -9,15 +9,13 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 
-use super::support::latency::{expect_as_idle, p99};
+use super::support::latency::{Latency, expect_as_idle};
 use super::support::process::{Process, serving};
 use super::support::provider::{Answer, DEADLINE, Provider};
 use super::support::server::{KEY_A, KEY_B, TENANT_A, TENANT_B, World, answer, http};
 
 /// So many requests hang.
 const HANGING: usize = 1_000;
-/// The requests that follow one another faster than this were let through together.
-const BURST_GAP: Duration = Duration::from_millis(700);
 
 /// Takes connections and answers nothing. Gives its address and how many have come.
 async fn silent_provider() -> (String, Arc<AtomicUsize>) {
@@ -69,7 +67,7 @@ async fn a_thousand_hanging_requests_to_one_provider_leave_anothers_latency_as_i
     let quick = Provider::start().await;
     let world = World::new().webhook(TENANT_A, "hanging", &hanging, &json!({ "maxConcurrency": HANGING }));
     let server = world.webhook(TENANT_B, "quick", &quick.url(), &json!({})).start().await;
-    let idle = p99(&server, &quick).await;
+    let idle = Latency::of(&server, &quick).await;
     let (status, answer) = server.post(KEY_A, "/notifications/batch", &to_many_targets(HANGING)).await;
     assert_eq!(status, 207, "{answer}");
     let start = Instant::now();
@@ -77,23 +75,8 @@ async fn a_thousand_hanging_requests_to_one_provider_leave_anothers_latency_as_i
         assert!(start.elapsed() < DEADLINE, "{} of {HANGING} have come", count.load(Ordering::SeqCst));
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    let beside = p99(&server, &quick).await;
-    expect_as_idle(idle, beside, &format!("{HANGING} hanging requests"));
-}
-
-/// Groups of requests that came together: how many, and how long after the one before.
-fn bursts(provider: &Provider) -> Vec<(usize, Duration)> {
-    let mut bursts: Vec<(usize, Duration)> = Vec::new();
-    let mut before = None;
-    for request in provider.received() {
-        let gap = before.map_or(Duration::ZERO, |before| request.at - before);
-        before = Some(request.at);
-        match bursts.last_mut() {
-            Some((count, _)) if gap < BURST_GAP => *count += 1,
-            _ => bursts.push((1, gap)),
-        }
-    }
-    bursts
+    let beside = Latency::of(&server, &quick).await;
+    expect_as_idle(&idle, &beside, &format!("{HANGING} hanging requests"));
 }
 
 #[tokio::test]
@@ -101,7 +84,7 @@ async fn a_provider_that_fails_always_is_probed_ever_more_rarely_and_comes_back(
     let provider = Provider::start().await;
     provider.then(Answer::status(500));
     let directory = TempDir::new().unwrap();
-    let world = World::new().webhook(TENANT_A, "failing", &provider.url(), &json!({}));
+    let world = World::new().webhook(TENANT_A, "failing", &provider.url(), &json!({ "maxConcurrency": 1 }));
     let process = Process::serve(&mut serving(directory.path(), &world));
     let url = process.url.clone();
     let request = http().post(format!("{url}/notifications/batch")).bearer_auth(KEY_A);
@@ -110,21 +93,12 @@ async fn a_provider_that_fails_always_is_probed_ever_more_rarely_and_comes_back(
     assert_eq!(shown["health"]["status"], "down", "{shown:#}");
     assert!(shown["health"]["reason"].is_string() && shown["pausedUntil"].is_string(), "{shown:#}");
     assert!(process.logged("The channel is down").contains("WARN"));
-    let start = Instant::now();
-    let seen = loop {
-        let seen = bursts(&provider);
-        if seen.len() >= 3 {
-            break seen;
-        }
-        assert!(start.elapsed() < DEADLINE, "{seen:?}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    };
+    // Ten failures in a row, and then one at a time.
+    let received = provider.wait_for(12).await;
     provider.then(Answer::status(200));
-    // Ten failures in a row, and those that were under way beside the tenth.
-    assert!((10..=17).contains(&seen[0].0), "{seen:?}");
-    assert_eq!((seen[1].0, seen[2].0), (1, 1), "one at a time probes it: {seen:?}");
-    // The first pause began before the last of the burst had come.
-    assert!(seen[2].1 >= Duration::from_millis(1_990) && seen[2].1 > seen[1].1, "{seen:?}");
+    let pauses: Vec<_> = received[..12].windows(2).map(|pair| pair[1].at - pair[0].at).collect();
+    assert!(pauses[9] >= Duration::from_millis(990), "{pauses:?}");
+    assert!(pauses[10] >= Duration::from_millis(1_990), "{pauses:?}");
     let shown = channel_until(&url, "failing", |shown| shown["breaker"] == "closed").await;
     assert_eq!(shown["health"]["status"], "up", "{shown:#}");
     process.logged("The channel is up again");

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::support::latency::{expect_as_idle, p99};
+use super::support::latency::{Latency, expect_as_idle};
 use super::support::provider::{Answer, Provider};
 use super::support::server::{KEY_A, TENANT_A, TENANT_B, TestServer, World};
 
@@ -26,7 +26,7 @@ async fn a_tenants_backlog_leaves_anothers_latency_as_it_is_on_an_idle_server() 
     busy.then(Answer::status(200).after(Duration::from_millis(20)));
     let world = World::new().webhook(TENANT_A, "busy", &busy.url(), &json!({}));
     let server = world.webhook(TENANT_B, "quick", &quick.url(), &json!({})).start().await;
-    let idle = p99(&server, &quick).await;
+    let idle = Latency::of(&server, &quick).await;
     for batch in 0..wanted / BATCH {
         let target = |n: usize| ((batch * BATCH + n) % 997).to_string();
         let one = |n| json!({ "channel": "webhook", "message": "x", "priority": "high", "targetId": target(n) });
@@ -35,8 +35,8 @@ async fn a_tenants_backlog_leaves_anothers_latency_as_it_is_on_an_idle_server() 
         assert_eq!(status, 207, "{answer}");
     }
     let begun_with = queued(&server).await;
-    let beside = p99(&server, &quick).await;
+    let beside = Latency::of(&server, &quick).await;
     let left = queued(&server).await;
     assert!(left > 0 && left < begun_with, "of {begun_with} queued {left} are left: the test proves nothing");
-    expect_as_idle(idle, beside, &format!("{begun_with} to {left} queued by another tenant"));
+    expect_as_idle(&idle, &beside, &format!("{begun_with} to {left} queued by another tenant"));
 }

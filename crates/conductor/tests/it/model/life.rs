@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use conductor::app::App;
 use conductor::config::{ChannelConfig, CommonOptions, Configuration, TenantConfig};
-use conductor::dispatch;
+use conductor::dispatch::{self, Bounds, Capacity};
 use conductor::ids::IdGenerator;
 use conductor::registry::Registry;
 use conductor_channels::http::HttpClients;
@@ -119,7 +119,7 @@ pub(crate) struct Life {
 
 impl Life {
     /// Starts a process on what the one before has left.
-    pub(crate) fn begin(directory: &Path, clock: &Arc<ManualClock>) -> Self {
+    pub(crate) fn begin(directory: &Path, clock: &Arc<ManualClock>, capacity: Capacity) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let clock: Arc<dyn Clock> = Arc::<ManualClock>::clone(clock);
         let store = SqliteStore::open(directory, Arc::clone(&clock)).unwrap();
@@ -130,7 +130,8 @@ impl Life {
         let stop = CancellationToken::new();
         let app = Arc::new(App::new(Arc::new(store), clock, ids, PLUGINS, registry, stop.clone()));
         let work = TaskTracker::new();
-        work.spawn_on(dispatch::run(Arc::clone(&app), work.clone(), stop), runtime.handle());
+        let bounds = Bounds { capacity, ..Bounds::default() };
+        work.spawn_on(dispatch::run(Arc::clone(&app), bounds, work.clone(), stop), runtime.handle());
         Self { app, runtime, work }
     }
 
