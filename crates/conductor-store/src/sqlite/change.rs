@@ -45,10 +45,10 @@ struct Last {
 
 fn last_ended(transaction: &Transaction<'_>, id: NotificationId) -> rusqlite::Result<Option<Last>> {
     let sql = "SELECT e.notification, e.ordinal, e.tenant, e.channel_id, e.channel, e.target, 0, n.priority, \
-               n.expires_at, n.expires_at, e.attempts, 0, e.next_fallback, 0, 0, 0, NULL, e.status \
+               n.expires_at, n.expires_at, e.attempts, 0, e.next_fallback, 0, 0, 0, NULL, 0, NULL, e.status \
                FROM ended AS e JOIN notification AS n ON n.id = e.notification \
                WHERE e.notification = ?1 ORDER BY e.ordinal DESC LIMIT 1";
-    let read = |row: &Row<'_>| Ok(Last { waiting: waiting(row)?, status: rows::word(row, 17)? });
+    let read = |row: &Row<'_>| Ok(Last { waiting: waiting(row)?, status: rows::word(row, 19)? });
     transaction.prepare_cached(sql)?.query_row([id.bytes()], read).optional()
 }
 

@@ -323,6 +323,7 @@ mod tests {
             due: Timestamp::ZERO,
             tried: false,
             suspect: false,
+            limited: None,
         }
     }
 

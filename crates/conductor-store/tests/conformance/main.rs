@@ -73,7 +73,8 @@ macro_rules! conformance {
                         a_used_lease_advances_nothing, refused_markup_is_due_again_at_once_as_plain_text,
                         a_fallback_begins_with_the_first_part_and_its_markup,
                         a_replayed_dead_letter_begins_with_the_first_part,
-                        a_held_one_goes_on_with_its_part_unless_it_takes_another_channel;
+                        a_held_one_goes_on_with_its_part_unless_it_takes_another_channel,
+                        a_pause_that_a_provider_asked_for_is_told_after_a_restart;
                     concurrency: all_that_was_acknowledged_is_there_after_a_crash, a_race_for_one_delivery_has_one_winner,
                         a_race_between_cancel_and_claim_has_one_winner, a_stop_under_load_loses_nothing,
                         a_dropped_claim_leases_nothing;
