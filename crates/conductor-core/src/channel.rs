@@ -1,6 +1,8 @@
 //! What the engine and a channel say to one another.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -9,7 +11,7 @@ use uuid::Uuid;
 
 use crate::delivery::{DeliveryKey, Outcome};
 use crate::id::{DeliveryId, NotificationId};
-use crate::notification::{Format, Priority};
+use crate::notification::{Format, Priority, word};
 use crate::receipts::{PartKey, ReceiptAnswer, ReceiptError, ReceiptRequest};
 use crate::time::Timestamp;
 
@@ -206,6 +208,8 @@ pub enum Scope {
     /// Only this target.
     Lane,
 }
+
+word!(Scope { Channel = "channel", Lane = "lane" });
 
 /// Why a message did not go out.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::channel::{Receipt, SendError, SendErrorKind};
+use crate::channel::{Receipt, Scope, SendError, SendErrorKind};
 use crate::delivery::FailureReason;
 use crate::time::Timestamp;
 
@@ -47,6 +47,8 @@ pub enum Settlement {
         due: Timestamp,
         /// Whether the attempt counts towards the backoff.
         counts: bool,
+        /// What else is to wait as long, because the provider said so.
+        limited: Option<Scope>,
     },
     /// Back to the queue, to be sent at once as plain text. Does not count towards the backoff.
     StepDown,
@@ -81,12 +83,16 @@ impl RetryPolicy {
         jitter: f64,
     ) -> Settlement {
         let Err(error) = result else { return Settlement::Sent };
+        let mut limited = None;
         let (due, counts) = match error.kind {
             SendErrorKind::Retryable { retry_after } => {
                 let asked = retry_after.unwrap_or(Duration::ZERO).min(RETRY_AFTER_MAX);
                 (now.plus(backoff(failures, jitter).max(asked)), true)
             }
-            SendErrorKind::RateLimited { retry_after, .. } => (now.plus(rate_limit_pause(retry_after)), false),
+            SendErrorKind::RateLimited { retry_after, scope } => {
+                limited = Some(scope);
+                (now.plus(rate_limit_pause(retry_after)), false)
+            }
             SendErrorKind::Unauthorized => (now, false),
             SendErrorKind::Unknown if self.provider_dedupes || self.on_unknown == OnUnknown::Retry => {
                 (now.plus(backoff(failures, jitter)), true)
@@ -96,7 +102,11 @@ impl RetryPolicy {
             SendErrorKind::Rejected => return Settlement::Failed(FailureReason::Rejected),
             SendErrorKind::Permanent => return Settlement::Failed(FailureReason::Permanent),
         };
-        if due >= expires_at { Settlement::Failed(FailureReason::Expired) } else { Settlement::RetryAt { due, counts } }
+        if due >= expires_at {
+            Settlement::Failed(FailureReason::Expired)
+        } else {
+            Settlement::RetryAt { due, counts, limited }
+        }
     }
 }
 
@@ -114,7 +124,6 @@ fn backoff(failures: u32, jitter: f64) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::channel::Scope;
     use proptest::prelude::*;
 
     const NOW: i64 = 1_705_314_600_000;
@@ -126,7 +135,11 @@ mod tests {
     }
 
     fn retry(millis: i64, counts: bool) -> Settlement {
-        Settlement::RetryAt { due: Timestamp::from_millis(NOW + millis), counts }
+        Settlement::RetryAt { due: Timestamp::from_millis(NOW + millis), counts, limited: None }
+    }
+
+    fn limited(millis: i64, scope: Scope) -> Settlement {
+        Settlement::RetryAt { due: Timestamp::from_millis(NOW + millis), counts: false, limited: Some(scope) }
     }
 
     #[test]
@@ -143,16 +156,16 @@ mod tests {
     fn jitter_never_shortens_what_the_provider_asked_for() {
         let asked = Some(Duration::from_secs(7));
         assert_eq!(after(SendErrorKind::Retryable { retry_after: asked }, 0, 0.0), retry(7_000, true));
-        let limited = SendErrorKind::RateLimited { retry_after: asked, scope: Scope::Channel };
-        assert_eq!(after(limited, 5, 0.0), retry(7_000, false));
+        let kind = SendErrorKind::RateLimited { retry_after: asked, scope: Scope::Channel };
+        assert_eq!(after(kind, 5, 0.0), limited(7_000, Scope::Channel));
     }
 
     #[test]
     fn a_rate_limited_send_uses_up_no_attempt() {
         let kind = SendErrorKind::RateLimited { retry_after: None, scope: Scope::Lane };
-        assert_eq!(after(kind, 9, 1.0), retry(5_000, false));
+        assert_eq!(after(kind, 9, 1.0), limited(5_000, Scope::Lane));
         let at_once = SendErrorKind::RateLimited { retry_after: Some(Duration::ZERO), scope: Scope::Lane };
-        assert_eq!(after(at_once, 0, 0.0), retry(1_000, false), "no provider is asked again without a pause");
+        assert_eq!(after(at_once, 0, 0.0), limited(1_000, Scope::Lane), "no provider is asked again without a pause");
     }
 
     #[test]

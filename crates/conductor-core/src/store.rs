@@ -9,6 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
+use crate::channel::Scope;
 use crate::delivery::{Attempt, DeliveryKey, FailureReason, Status};
 use crate::id::{ChannelId, NotificationId, TenantId};
 use crate::notification::{Notification, Priority};
@@ -100,6 +101,8 @@ pub struct Queued {
     pub tried: bool,
     /// It was waiting when the process before this one died, which it may have caused.
     pub suspect: bool,
+    /// Its provider has told its channel, or its lane, to wait until it is due.
+    pub limited: Option<Scope>,
 }
 
 /// Which part of what a channel has waiting to look for.
@@ -150,6 +153,8 @@ pub enum Claimed {
 pub struct Progress {
     /// How many parts of its text the provider has.
     pub parts_sent: u32,
+    /// A hash of these parts. Another one than the same number of parts has now: the text is cut elsewhere than it was.
+    pub cuts: u64,
     /// The provider refused the text with its markup, so that it goes out as plain text.
     pub plain: bool,
     /// The provider's id of the first part.

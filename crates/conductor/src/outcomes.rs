@@ -4,7 +4,11 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 
 use conductor_core::{NotificationId, Status};
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
+
+pub use replays::ReplaySignals;
+
+mod replays;
 
 /// Tells those who wait. Bounded by the number of requests that the server takes at once.
 #[derive(Debug, Default)]
@@ -53,35 +57,6 @@ impl Drop for Wait<'_> {
         if waiting.get(&self.id).is_some_and(|sender| sender.receiver_count() <= 1) {
             waiting.remove(&self.id);
         }
-    }
-}
-
-/// Where those who begin a bulk retry, or wait for its end, meet the worker that does it.
-#[derive(Debug, Default)]
-pub struct ReplaySignals {
-    begun: Notify,
-    ended: watch::Sender<()>,
-}
-
-impl ReplaySignals {
-    /// Wakes the worker: a job was begun.
-    pub fn tell_begin(&self) {
-        self.begun.notify_one();
-    }
-
-    /// Returns when a job was begun since the last time. May return without cause.
-    pub async fn begun(&self) {
-        self.begun.notified().await;
-    }
-
-    /// A job has ended; which one, those who wait look up.
-    pub fn tell_end(&self) {
-        self.ended.send_replace(());
-    }
-
-    /// Sees every end from now on.
-    pub fn ends(&self) -> watch::Receiver<()> {
-        self.ended.subscribe()
     }
 }
 

@@ -28,7 +28,7 @@ const FREE_PART: u64 = 10;
 const ROOM_PAUSE: Duration = Duration::from_millis(500);
 /// A job rests after each step as long as that took, but no longer than this.
 const STEP_PAUSE_MAX: Duration = Duration::from_millis(100);
-/// How long a job waits after the store has failed, or for its tenant to be configured again.
+/// How long a job waits after the store has failed.
 const TROUBLE_PAUSE: Duration = Duration::from_secs(1);
 
 /// Works until `stop`.
@@ -88,8 +88,12 @@ async fn round(app: &App, stop: &CancellationToken) -> Option<Duration> {
 /// Goes on with one job. Returns how long it is to be left alone; none if it has ended.
 async fn turn(app: &App, stop: &CancellationToken, job: &ReplayJob) -> Result<Option<Duration>, StoreError> {
     let registry = app.registry();
-    let Some(tenant) = registry.tenant(job.tenant) else { return Ok(Some(TROUBLE_PAUSE)) };
     let now = app.clock.now();
+    let Some(tenant) = registry.tenant(job.tenant) else {
+        tracing::info!(replay.id = %job.id, tenant.id = %job.tenant, "Bulk retry ended: its tenant was removed");
+        app.store.cancel_replay(job.tenant, job.id, now).await?;
+        return Ok(None);
+    };
     let by_rate = match due_soon(job, now) {
         Ok(count) => count,
         Err(pause) => return Ok(Some(pause)),

@@ -47,7 +47,7 @@ macro_rules! ended {
     ($which:literal) => {
         concat!(
             "SELECT e.notification, e.ordinal, e.tenant, e.channel_id, e.channel, e.target, 0, n.priority, \
-             n.expires_at, n.expires_at, e.attempts, 0, e.next_fallback, 0, 0, 0, NULL, e.status \
+             n.expires_at, n.expires_at, e.attempts, 0, e.next_fallback, 0, 0, 0, NULL, 0, NULL, e.status \
              FROM ended AS e JOIN notification AS n ON n.id = e.notification WHERE e.notification = ?1 ",
             $which
         )
@@ -55,7 +55,7 @@ macro_rules! ended {
 }
 
 fn read_ended(row: &Row<'_>) -> rusqlite::Result<Ended> {
-    Ok(Ended { waiting: waiting(row)?, status: rows::word(row, 17)? })
+    Ok(Ended { waiting: waiting(row)?, status: rows::word(row, 19)? })
 }
 
 /// The last delivery of a notification, if it has ended.

@@ -186,11 +186,11 @@ async fn progress_that_cannot_be_written_now_is_written_with_what_becomes_of_the
     let refuse =
         "CREATE TRIGGER refuse BEFORE UPDATE ON pending BEGIN SELECT RAISE(ABORT, 'as the test wants it'); END";
     other.execute_batch(refuse).unwrap();
-    let progress = Progress { parts_sent: 1, plain: false, provider_id: Some("1001".into()) };
+    let progress = Progress { parts_sent: 1, cuts: 7, plain: false, provider_id: Some("1001".into()) };
     let written = store.advance(&mut lease, progress.clone()).await;
     assert!(matches!(written, Err(StoreError::Failed(_))), "{written:?}");
     other.execute_batch("DROP TRIGGER refuse").unwrap();
-    let retry = Settlement::RetryAt { due: NOW, counts: true };
+    let retry = Settlement::RetryAt { due: NOW, counts: true, limited: None };
     store.settle(*lease, Finished { settlement: retry, ..given_up() }).await.unwrap();
     let Claimed::Leased(lease) = claim(&store, key).await.unwrap() else { panic!("it is due again") };
     assert_eq!(lease.progress, progress);

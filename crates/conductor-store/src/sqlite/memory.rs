@@ -399,6 +399,7 @@ mod tests {
             due: Timestamp::ZERO,
             tried: false,
             suspect: false,
+            limited: None,
         }
     }
 

@@ -154,7 +154,7 @@ pub(crate) fn backlog(
     {
         (looked_at, through) = (looked_at + 1, Some(rows::key(row)?));
         let of_channel = row.get_ref(3)?.as_blob()? == request.channel.bytes();
-        if !of_channel || row.get(8)? {
+        if !of_channel || row.get(9)? {
             continue;
         }
         let queued = rows::queued(row, suspect_through)?;

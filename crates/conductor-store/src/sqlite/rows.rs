@@ -17,7 +17,8 @@ pub(crate) const NOTIFICATION_COLUMNS: &str = "id, tenant, channel, channel_id, 
      format, data, metadata, key, fallback, accepted_at, send_at, expires_at";
 
 /// The columns of `pending` in the order in which [`queued`] reads them.
-pub(crate) const QUEUED_COLUMNS: &str = "notification, ordinal, tenant, channel_id, lane, priority, due_at, attempts";
+pub(crate) const QUEUED_COLUMNS: &str =
+    "notification, ordinal, tenant, channel_id, lane, priority, due_at, attempts, limited";
 
 pub(crate) fn id_bytes(row: &Row<'_>, column: usize) -> rusqlite::Result<[u8; 16]> {
     row.get(column)
@@ -110,6 +111,7 @@ pub(crate) fn queued(row: &Row<'_>, suspect_through: Option<DeliveryKey>) -> rus
         due: time(row, 6)?,
         tried: row.get::<_, u32>(7)? > 0,
         suspect: Some(key) <= suspect_through,
+        limited: optional_word(row, 8)?,
     })
 }
 

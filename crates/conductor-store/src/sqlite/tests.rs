@@ -285,7 +285,7 @@ fn every_statement(desk: &mut Desk) -> BTreeSet<String> {
         let again = desk.write(|reply| Command::Accept(new, reply));
         assert!(matches!(again, Ok(Accepted::Replayed(_))));
     }
-    let retry = Settlement::RetryAt { due: now(), counts: true };
+    let retry = Settlement::RetryAt { due: now(), counts: true, limited: None };
     let settlements = [Settlement::Sent, retry, Settlement::Hold, Settlement::Failed(FailureReason::Permanent)];
     for (number, settlement) in (1..).zip(settlements) {
         let lease = Box::new(desk.lease(id(number)));

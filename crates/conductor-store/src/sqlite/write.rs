@@ -6,7 +6,7 @@ use conductor_core::store::{
     NewNotification, Progress, Queued, Settled,
 };
 use conductor_core::{
-    Attempt, ChannelId, DeliveryKey, FailureReason, Notification, NotificationId, Settlement, Status, TenantId,
+    Attempt, ChannelId, DeliveryKey, FailureReason, Notification, NotificationId, Scope, Settlement, Status, TenantId,
     Timestamp,
 };
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
@@ -26,10 +26,10 @@ pub(crate) fn apply(
         Command::Accept(new, _) => accept(transaction, memory, fed_through, new),
         Command::Settle(lease, finished, _) => settle(transaction, lease, finished).map(Effect::Settled),
         Command::Advance(key, progress, _) => {
-            let sql = "UPDATE pending SET parts_sent = ?3, plain = ?4, provider_id = ?5 \
+            let sql = "UPDATE pending SET parts_sent = ?3, plain = ?4, provider_id = ?5, cuts = ?6 \
                        WHERE notification = ?1 AND ordinal = ?2";
-            let Progress { parts_sent, plain, provider_id } = progress;
-            let row = (key.notification.bytes(), key.ordinal, parts_sent, plain, provider_id);
+            let Progress { parts_sent, cuts, plain, provider_id } = progress;
+            let row = (key.notification.bytes(), key.ordinal, parts_sent, plain, provider_id, cuts.cast_signed());
             transaction.prepare_cached(sql)?.execute(row)?;
             Ok(Effect::Written)
         }
@@ -84,6 +84,7 @@ pub(crate) fn first(notification: &Notification) -> Queued {
         due: notification.first_due(),
         tried: false,
         suspect: false,
+        limited: None,
     }
 }
 
@@ -226,11 +227,13 @@ pub(crate) struct Waiting {
     pub(crate) next_fallback: u8,
     pub(crate) held: bool,
     pub(crate) progress: Progress,
+    /// What waits until it is due, because the provider said so.
+    pub(crate) limited: Option<Scope>,
 }
 
 /// The columns that [`waiting`] reads.
 pub(crate) const WAITING_COLUMNS: &str = "notification, ordinal, tenant, channel_id, channel, target, lane, priority, \
-     due_at, expires_at, attempts, failures, next_fallback, held, parts_sent, plain, provider_id";
+     due_at, expires_at, attempts, failures, next_fallback, held, parts_sent, plain, provider_id, cuts, limited";
 
 pub(crate) fn waiting(row: &Row<'_>) -> rusqlite::Result<Waiting> {
     let channel: Option<String> = row.get(4)?;
@@ -248,7 +251,13 @@ pub(crate) fn waiting(row: &Row<'_>) -> rusqlite::Result<Waiting> {
         failures: row.get(11)?,
         next_fallback: row.get(12)?,
         held: row.get(13)?,
-        progress: Progress { parts_sent: row.get(14)?, plain: row.get(15)?, provider_id: row.get(16)? },
+        progress: Progress {
+            parts_sent: row.get(14)?,
+            plain: row.get(15)?,
+            provider_id: row.get(16)?,
+            cuts: row.get::<_, i64>(17)?.cast_unsigned(),
+        },
+        limited: rows::optional_word(row, 18)?,
     })
 }
 
@@ -277,6 +286,7 @@ impl Waiting {
             next_fallback,
             held,
             progress,
+            limited: None,
         }
     }
 
@@ -290,6 +300,7 @@ impl Waiting {
             due: self.due,
             tried: self.attempts > 0,
             suspect: false,
+            limited: self.limited,
         }
     }
 }
@@ -426,6 +437,7 @@ fn settle(transaction: &Transaction<'_>, lease: &Lease, finished: &Finished) -> 
         next_fallback: lease.next_fallback,
         held: false,
         progress: lease.progress.clone(),
+        limited: None,
     };
     let provider_id = finished.provider_id.as_deref();
     match finished.settlement {
@@ -442,8 +454,9 @@ fn settle(transaction: &Transaction<'_>, lease: &Lease, finished: &Finished) -> 
             };
             Ok(Settled { status, next })
         }
-        Settlement::RetryAt { due, counts } => {
+        Settlement::RetryAt { due, counts, limited } => {
             (waiting.due, waiting.failures) = (due, lease.failures + u32::from(counts));
+            waiting.limited = limited;
             update_pending(transaction, &waiting)?;
             Ok(Settled { status: Status::Retrying, next: Some(waiting.queued()) })
         }
@@ -495,7 +508,7 @@ pub(super) fn queue_fallback(
 
 pub(super) fn update_pending(transaction: &Transaction<'_>, waiting: &Waiting) -> rusqlite::Result<()> {
     let sql = "UPDATE pending SET due_at = ?3, attempts = ?4, failures = ?5, held = ?6, parts_sent = ?7, plain = ?8, \
-               provider_id = ?9, claimed = 0, lost = 0 \
+               provider_id = ?9, cuts = ?10, limited = ?11, claimed = 0, lost = 0 \
                WHERE notification = ?1 AND ordinal = ?2";
     transaction.prepare_cached(sql)?.execute((
         waiting.key.notification.bytes(),
@@ -507,6 +520,8 @@ pub(super) fn update_pending(transaction: &Transaction<'_>, waiting: &Waiting) -
         waiting.progress.parts_sent,
         waiting.progress.plain,
         &waiting.progress.provider_id,
+        waiting.progress.cuts.cast_signed(),
+        waiting.limited.map(Scope::as_str),
     ))?;
     Ok(())
 }

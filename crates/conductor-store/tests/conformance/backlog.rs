@@ -105,7 +105,7 @@ pub(crate) async fn what_is_held_or_over_is_no_backlog(w: World) {
     w.cancel(canceled).await;
     let late = w.now().plus(HOUR);
     let tried = w.plain().await;
-    w.attempt(first(tried), Settlement::RetryAt { due: late, counts: true }).await;
+    w.attempt(first(tried), Settlement::RetryAt { due: late, counts: true, limited: None }).await;
     let found = part(&w, request(CHANNEL, None, 10)).await.found;
     let [queued] = found[..] else { panic!("{found:?}") };
     assert_eq!((queued.key, queued.due, queued.tried), (first(tried), late, true));

@@ -203,7 +203,7 @@ impl World {
     }
 
     pub(crate) fn retry_in(&self, wait: Duration) -> Settlement {
-        Settlement::RetryAt { due: self.now().plus(wait), counts: true }
+        Settlement::RetryAt { due: self.now().plus(wait), counts: true, limited: None }
     }
 
     pub(crate) async fn story(&self, id: NotificationId) -> Story {

@@ -141,7 +141,7 @@ pub(crate) async fn a_failure_that_does_not_count_uses_up_no_attempt(w: World) {
     for number in 1..=4 {
         let lease = w.lease(first(id)).await;
         assert_eq!((lease.attempt, lease.failures), (number, 0));
-        let finished = w.finished(&lease, Settlement::RetryAt { due: w.now(), counts: false });
+        let finished = w.finished(&lease, Settlement::RetryAt { due: w.now(), counts: false, limited: None });
         w.store().settle(lease, finished).await.unwrap();
     }
     w.attempt(first(id), w.retry_in(SECOND)).await;
@@ -227,7 +227,7 @@ pub(crate) async fn what_expired_takes_no_fallback(w: World) {
 pub(crate) async fn what_happened_to_a_delivery_is_told_in_its_story(mut w: World) {
     let id = w.plain().await;
     let lease = w.lease(first(id)).await;
-    let limited = w.finished(&lease, Settlement::RetryAt { due: w.now(), counts: false });
+    let limited = w.finished(&lease, Settlement::RetryAt { due: w.now(), counts: false, limited: None });
     w.store().settle(lease, limited.clone()).await.unwrap();
     w.clock.advance(SECOND);
     let lease = w.lease(first(id)).await;

@@ -77,7 +77,8 @@ macro_rules! conformance {
                         a_used_lease_advances_nothing, refused_markup_is_due_again_at_once_as_plain_text,
                         a_fallback_begins_with_the_first_part_and_its_markup,
                         a_replayed_dead_letter_begins_with_the_first_part,
-                        a_held_one_goes_on_with_its_part_unless_it_takes_another_channel;
+                        a_held_one_goes_on_with_its_part_unless_it_takes_another_channel,
+                        a_pause_that_a_provider_asked_for_is_told_after_a_restart;
                     receipts: a_report_moves_what_was_sent, the_same_report_again_changes_nothing,
                         what_arrived_stays_delivered_whatever_comes_after,
                         a_text_in_parts_is_delivered_when_all_are_and_undelivered_when_one_is_not,

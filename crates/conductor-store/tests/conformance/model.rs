@@ -268,7 +268,9 @@ impl Trial {
         let now = self.w.now();
         let settlement = match ending {
             Ending::Sent => Settlement::Sent,
-            Ending::Retry { seconds, counts } => Settlement::RetryAt { due: now.plus(SECOND * seconds), counts },
+            Ending::Retry { seconds, counts } => {
+                Settlement::RetryAt { due: now.plus(SECOND * seconds), counts, limited: None }
+            }
             Ending::StepDown => Settlement::StepDown,
             Ending::Hold => Settlement::Hold,
             Ending::Failed => Settlement::Failed(FailureReason::Permanent),
@@ -282,7 +284,7 @@ impl Trial {
         let mut status = None;
         match settlement {
             Settlement::Sent => self.end(of, Status::Sent),
-            Settlement::RetryAt { due, counts } => {
+            Settlement::RetryAt { due, counts, .. } => {
                 (known.place, known.due, known.failures) = (Place::Waits, due, known.failures + u32::from(counts));
             }
             Settlement::StepDown => (known.place, known.due, known.plain) = (Place::Waits, now, true),

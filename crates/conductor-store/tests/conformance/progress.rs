@@ -3,12 +3,17 @@
 use std::time::Duration;
 
 use conductor_core::store::{Lease, Progress, Redirect, Transition};
-use conductor_core::{DeliveryKey, FailureReason, NotificationId, Outcome, Settlement, Status, StoreError};
+use conductor_core::{DeliveryKey, FailureReason, NotificationId, Outcome, Scope, Settlement, Status, StoreError};
 
 use crate::harness::*;
 
 fn came_to(parts_sent: u32) -> Progress {
-    Progress { parts_sent, plain: false, provider_id: Some("provider-part-0".into()) }
+    Progress {
+        parts_sent,
+        cuts: u64::MAX - u64::from(parts_sent),
+        plain: false,
+        provider_id: Some("provider-part-0".into()),
+    }
 }
 
 fn second(notification: NotificationId) -> DeliveryKey {
@@ -134,5 +139,26 @@ pub(crate) async fn a_held_one_goes_on_with_its_part_unless_it_takes_another_cha
         w.crash().await;
         let (key, progress) = if redirected { (second(id), Progress::default()) } else { (first(id), came_to(2)) };
         assert_eq!(w.lease(key).await.progress, progress);
+    }
+}
+
+pub(crate) async fn a_pause_that_a_provider_asked_for_is_told_after_a_restart(mut w: World) {
+    for scope in [Scope::Channel, Scope::Lane] {
+        let id = w.plain().await;
+        let due = w.now().plus(HOUR);
+        w.attempt(first(id), Settlement::RetryAt { due, counts: false, limited: Some(scope) }).await;
+        w.crash().await;
+        let found = w.arrivals(100).await;
+        let queued = found.iter().find(|queued| queued.key == first(id)).unwrap();
+        assert_eq!((queued.limited, queued.due), (Some(scope), due));
+        w.clock.advance(HOUR);
+        w.attempt(first(id), w.retry_in(HOUR)).await;
+        w.crash().await;
+        let found = w.arrivals(100).await;
+        assert_eq!(
+            found.iter().find(|queued| queued.key == first(id)).unwrap().limited,
+            None,
+            "the next one is its own"
+        );
     }
 }

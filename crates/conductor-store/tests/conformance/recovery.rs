@@ -45,7 +45,7 @@ pub(crate) async fn what_is_due_much_later_is_handed_over_when_its_time_comes_ne
     let late = w.now().plus(2 * HOUR);
     assert!(w.store().look_ahead(w.now().plus(HOUR)));
     let tried = w.plain().await;
-    w.attempt(first(tried), Settlement::RetryAt { due: late, counts: true }).await;
+    w.attempt(first(tried), Settlement::RetryAt { due: late, counts: true, limited: None }).await;
     let near = w.plain().await;
     let far = w.accept(|d| (d.send_at, d.expires_at) = (Some(late), late.plus(HOUR))).await;
     for crash in [false, true] {

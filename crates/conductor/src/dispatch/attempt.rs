@@ -8,8 +8,10 @@ use conductor_core::{
     Attempt, FailureReason, Message, Outcome, Receipt, SendError, SendErrorKind, Settlement, StoreError, Timestamp,
 };
 use futures_util::FutureExt as _;
+use tokio::sync::{mpsc, oneshot};
 
-use super::content;
+use super::Event;
+use super::content::{self, Content};
 use crate::app::App;
 use crate::registry::LiveChannel;
 
@@ -26,39 +28,38 @@ pub(crate) struct Tried {
     pub(crate) result: Result<Receipt, SendError>,
     pub(crate) began: Timestamp,
     pub(crate) took: Duration,
-    /// How many messages were given to the channel, that one included which failed.
-    pub(crate) sends: u32,
 }
 
-/// Sends what is left of the text, part after part. None: the server stops, and the next one goes on.
-pub(crate) async fn send(app: &App, channel: &LiveChannel, lease: &mut Lease) -> Option<Tried> {
+/// Sends what is left of the text, part after part, each when it is its `turns`. None: some are out, and the delivery is
+/// to be given back, because the server stops or the rest has long to wait.
+pub(super) async fn send(app: &App, channel: &LiveChannel, lease: &mut Lease, turns: &Turns) -> Option<Tried> {
     let (began, start) = (app.clock.now(), Instant::now());
-    let mut sends = 0;
     let result = match render(channel, lease, began) {
-        Ok(messages) => send_all(app, channel, lease, &messages, &mut sends).await?,
+        Ok(content) => send_all(app, channel, lease, &content, turns).await?,
         Err(error) => Err(error),
     };
-    Some(Tried { result, began, took: start.elapsed(), sends })
+    Some(Tried { result, began, took: start.elapsed() })
 }
 
 async fn send_all(
     app: &App,
     channel: &LiveChannel,
     lease: &mut Lease,
-    messages: &[Message],
-    sends: &mut u32,
+    Content { messages, cuts }: &Content,
+    turns: &Turns,
 ) -> Option<Result<Receipt, SendError>> {
     let count = u32::try_from(messages.len()).expect("the number of parts is small");
-    if lease.progress.parts_sent >= count {
-        // The channel takes longer texts now than when the others were sent.
+    let sent = usize::try_from(lease.progress.parts_sent).unwrap_or(usize::MAX);
+    if sent > 0 && (sent >= cuts.len() || cuts[sent - 1] != lease.progress.cuts) {
+        // The channel takes texts of another length now than when the others were sent: to go on would leave some out.
         lease.progress = Progress { plain: lease.progress.plain, ..Progress::default() };
     }
     let mut provider_id = lease.progress.provider_id.clone();
-    for message in messages.iter().filter(|message| message.part >= lease.progress.parts_sent).collect::<Vec<_>>() {
-        if *sends > 0 && app.stop.is_cancelled() {
+    let first = lease.progress.parts_sent;
+    for (message, cuts) in messages.iter().zip(cuts).skip_while(|(message, _)| message.part < first) {
+        if message.part > first && !turns.next(app).await {
             return None;
         }
-        *sends += 1;
         match send_one(channel, message).await {
             Ok(receipt) if message.part == 0 => provider_id = receipt.provider_id,
             Ok(_) => {}
@@ -66,11 +67,34 @@ async fn send_all(
         }
         let parts_sent = message.part + 1;
         if parts_sent < count {
-            let progress = Progress { parts_sent, plain: lease.progress.plain, provider_id: provider_id.clone() };
+            let progress =
+                Progress { parts_sent, cuts: *cuts, plain: lease.progress.plain, provider_id: provider_id.clone() };
             advance(app, lease, progress).await?;
         }
     }
     Some(Ok(Receipt { provider_id }))
+}
+
+/// Where an attempt asks the dispatcher for the next part's turn.
+pub(super) struct Turns {
+    pub(super) place: u32,
+    pub(super) events: mpsc::UnboundedSender<Event>,
+}
+
+impl Turns {
+    /// Returns when the next part may go. False: not this time.
+    async fn next(&self, app: &App) -> bool {
+        let (reply, replied) = oneshot::channel();
+        if app.stop.is_cancelled() || self.events.send(Event::Part { place: self.place, reply }).is_err() {
+            return false;
+        }
+        // Nobody answers any more where the dispatcher has stopped.
+        let Ok(Some(wait)) = replied.await else { return false };
+        tokio::select! {
+            () = app.stop.cancelled() => false,
+            () = tokio::time::sleep(wait) => true,
+        }
+    }
 }
 
 /// One message, within its time.
@@ -85,9 +109,9 @@ async fn send_one(channel: &LiveChannel, message: &Message) -> Result<Receipt, S
 }
 
 /// The messages, as the channel's plugin counts their length.
-fn render(channel: &LiveChannel, lease: &Lease, now: Timestamp) -> Result<Vec<Message>, SendError> {
-    let messages = catch_unwind(AssertUnwindSafe(|| content::messages(channel, lease, now)));
-    messages.map_err(|_panic| plugin_failed())
+fn render(channel: &LiveChannel, lease: &Lease, now: Timestamp) -> Result<Content, SendError> {
+    let content = catch_unwind(AssertUnwindSafe(|| content::content(channel, lease, now)));
+    content.map_err(|_panic| plugin_failed())
 }
 
 fn plugin_failed() -> SendError {

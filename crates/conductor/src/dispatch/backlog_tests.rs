@@ -65,7 +65,8 @@ impl World {
         self.next += 1;
         let key = DeliveryKey { notification: NotificationId::new(Uuid::from_u128(self.next)), ordinal: 0 };
         let (tenant, channel) = (TenantId::new(Uuid::from_u128(channel)), ChannelId::new(Uuid::from_u128(channel)));
-        let queued = Queued { key, tenant, channel, lane, priority, due: self.now, tried: false, suspect: false };
+        let queued =
+            Queued { key, tenant, channel, lane, priority, due: self.now, tried: false, suspect: false, limited: None };
         self.stored.insert(key, queued);
         self.arriving.push_back(queued);
         key

@@ -2,13 +2,14 @@
 //!
 //! Every attempt of a delivery gets the same parts, whatever has happened in between, so that one can go on where another
 //! came to. So a part has room for the note on the delay whether it is late or not, and for its markup's escapes
-//! whether it goes out with it or as plain text.
+//! whether it goes out with it or as plain text. Only another configuration moves the cuts, which their hash tells.
 
 use std::time::Duration;
 
 use conductor_channels::text::{closed, split};
 use conductor_core::store::Lease;
-use conductor_core::{Format, Message, TextLimit, Timestamp};
+use conductor_core::{DeliveryId, Format, Message, TextLimit, Timestamp};
+use uuid::Uuid;
 
 use crate::registry::LiveChannel;
 
@@ -27,23 +28,44 @@ pub(super) fn is_rich(channel: &LiveChannel, lease: &Lease) -> bool {
     channel.limits.rich && lease.notification.format == Format::Markdown && !lease.progress.plain
 }
 
-/// The messages of a delivery in their order; at least one.
-pub(super) fn messages(channel: &LiveChannel, lease: &Lease, now: Timestamp) -> Vec<Message> {
+/// What goes out.
+pub(super) struct Content {
+    /// The messages in their order; at least one.
+    pub(super) messages: Vec<Message>,
+    /// For each message, a hash of the text of all up to it.
+    pub(super) cuts: Vec<u64>,
+}
+
+/// The content of a delivery.
+pub(super) fn content(channel: &LiveChannel, lease: &Lease, now: Timestamp) -> Content {
     let notification = &lease.notification;
     let note = note(channel.delay_note, notification.first_due(), now);
     let mut bodies = match channel.limits.text {
         Some(limit) => parts(channel, lease, limit),
         None => vec![notification.message.clone()],
     };
+    let cuts = cuts(lease, &bodies);
     if let (Some(note), Some(last)) = (note, bodies.last_mut()) {
         *last = format!("{}\n{note}", closed(last, notification.format));
     }
     let parts = u32::try_from(bodies.len()).expect("the number of parts is small");
+    // A part of a text that is cut otherwise is no repetition, whatever its number is.
+    let delivery = cuts.last().filter(|_| parts > 1).map_or(lease.key.id(), |all| DeliveryId::new(*all));
     let message = |(part, body): (u32, String)| {
         let body = if parts > 1 { format!("{body}\n({}/{parts})", part + 1) } else { body };
-        Message { part, parts, body, ..message(lease) }
+        Message { delivery, part, parts, body, ..message(lease) }
     };
-    (0..).zip(bodies).map(message).collect()
+    let messages = (0..).zip(bodies).map(message).collect();
+    Content { messages, cuts: cuts.iter().map(|cut| cut.as_u64_pair().0).collect() }
+}
+
+/// For each part, a hash of the delivery and of all parts up to it.
+fn cuts(lease: &Lease, bodies: &[String]) -> Vec<Uuid> {
+    let next = |before: &mut Uuid, body: &String| {
+        *before = Uuid::new_v5(before, body.as_bytes());
+        Some(*before)
+    };
+    bodies.iter().scan(lease.key.id().uuid(), next).collect()
 }
 
 /// Everything of a message but its text.

@@ -1,6 +1,6 @@
 //! A delivery that waits, as the schedule holds it. Pure.
 
-use conductor_core::store::Queued;
+use conductor_core::store::{Lease, Queued};
 use conductor_core::{DeliveryKey, Priority, Timestamp};
 
 /// A delivery that waits. Kept small: there may be millions.
@@ -49,6 +49,13 @@ impl Entry {
     pub(crate) fn new(channel: u32, queued: &Queued, limited: Limited) -> Self {
         let Queued { key, suspect, lane, priority, .. } = *queued;
         Self { key, suspect, class: class_of(priority), limited, channel, lane }
+    }
+
+    /// The same as the store says it, with more to do at once.
+    pub(crate) fn queued(&self, lease: &Lease) -> Queued {
+        let (tenant, priority, due) = (lease.notification.tenant, lease.notification.priority, Timestamp::ZERO);
+        let (key, channel, lane, suspect) = (self.key, lease.channel, self.lane, self.suspect);
+        Queued { key, tenant, channel, lane, priority, due, tried: true, suspect, limited: None }
     }
 
     /// Where it stands among those that wait for its lane: by age alone where the channel is ordered. One that makes

@@ -124,11 +124,18 @@ impl Gate {
         }
     }
 
-    /// An attempt took so many more sends than the one that it entered with.
-    pub(crate) fn charge(&mut self, sends: u32) {
-        if let Some(rate) = self.rate {
-            self.on_pace_at = self.on_pace_at.saturating_add(interval(rate).saturating_mul(i64::from(sends)));
+    /// When an attempt under way may send another part of its text, which counts as one more send. None: so much later
+    /// than in `patience` that it is better given back; then nothing counts.
+    pub(crate) fn admit_part(&mut self, now: Timestamp, patience: Duration) -> Option<Timestamp> {
+        self.follow(now);
+        let at = self.next_on_pace(now).max(self.paused_until).unwrap_or(now).max(now);
+        if self.stopped || at > now.plus(patience) {
+            return None;
         }
+        if let Some(rate) = self.rate {
+            self.on_pace_at = self.on_pace_at.max(micros(now)) + interval(rate);
+        }
+        Some(at)
     }
 
     /// A lease was not to be had after all: as if it had not begun.
@@ -171,7 +178,7 @@ impl Gate {
             Err(SendErrorKind::RateLimited { scope, .. }) => {
                 self.limited = self.limited.saturating_add(1);
                 if scope == Scope::Channel {
-                    self.paused_until = self.paused_until.max(Some(retry_at));
+                    self.pause_until(retry_at);
                 }
             }
             Err(SendErrorKind::Unauthorized) => {
@@ -191,6 +198,11 @@ impl Gate {
                 }
             }
         }
+    }
+
+    /// Nothing begins before this time.
+    pub(crate) fn pause_until(&mut self, until: Timestamp) {
+        self.paused_until = self.paused_until.max(Some(until));
     }
 
     /// How long from now a stopped channel is left alone before it is asked whether it works, which is longer each time.
@@ -328,9 +340,26 @@ mod tests {
         let rate = Rate { limit: number(1), per: Duration::from_secs(1), burst: number(1) };
         let mut gate = Gate::new(9, Some(rate));
         gate.enter(at(1_000));
-        gate.charge(3);
-        gate.leave(Ok(()), "", NOW, at(1_000), at(1_500));
-        assert_eq!(gate.admits(at(1_500)), Admission::At(at(5_000)));
+        let second = Duration::from_secs(1);
+        assert_eq!(gate.admit_part(at(1_500), second), Some(at(2_000)));
+        assert_eq!(gate.admit_part(at(2_000), second), Some(at(3_000)));
+        assert_eq!(gate.admit_part(at(2_000), second), None, "it would have to wait longer");
+        gate.leave(Ok(()), "", NOW, at(1_000), at(2_000));
+        assert_eq!(gate.admits(at(2_000)), Admission::At(at(4_000)));
+    }
+
+    #[test]
+    fn a_part_waits_for_the_end_of_a_pause_and_not_for_mended_credentials() {
+        let second = Duration::from_secs(1);
+        let mut gate = Gate::new(9, None);
+        gate.enter(NOW);
+        assert_eq!(gate.admit_part(at(5), second), Some(at(5)));
+        gate.pause_until(at(700));
+        assert_eq!(gate.admit_part(at(5), second), Some(at(700)));
+        assert_eq!(gate.admit_part(at(701), second), Some(at(701)));
+        gate.enter(at(701));
+        gate.leave(Err(SendErrorKind::Unauthorized), "no", NOW, at(701), at(702));
+        assert_eq!(gate.admit_part(at(703), second), None);
     }
 
     #[test]

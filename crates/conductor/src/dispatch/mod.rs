@@ -9,11 +9,12 @@ use std::time::Duration;
 use conductor_core::retry::rate_limit_pause;
 use conductor_core::store::{BATCH_MAX, BacklogRequest, Claim, Claimed, Lease, Queued};
 use conductor_core::{DeliveryKey, FailureReason, Health, Scope, SendErrorKind, Settlement, Timestamp};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::app::App;
+use attempt::Turns;
 use entry::{Entry, Limited};
 use gate::Gate;
 use schedule::{Lane, Schedule};
@@ -37,6 +38,8 @@ const CLAIM_MAX: usize = 128;
 /// A delivery that its provider tells to wait again and again, though others pass, waits longer than it was told, but
 /// not for that reason longer than this.
 const STRETCHED_MAX: Duration = Duration::from_secs(10 * 60);
+/// A part of a text that has to wait longer for its turn is given back with the rest of it, to make room meanwhile.
+const PART_PATIENCE: Duration = Duration::from_secs(10);
 /// What is due within this time is held in memory; the store is asked for more when half of it has passed.
 const LOOK_AHEAD: Duration = Duration::from_secs(10 * 60);
 /// The loop looks at the clock at least so often: it may have been changed.
@@ -65,8 +68,6 @@ enum Event {
     Tried {
         entry: Entry,
         result: Option<Result<(), SendErrorKind>>,
-        /// How many messages went to the provider.
-        sends: u32,
         reason: String,
         began: Timestamp,
         at: Timestamp,
@@ -74,6 +75,8 @@ enum Event {
     },
     /// What became of it is written, or the store is closed: a kept lane may go on.
     Settled { entry: Entry, next: Option<Queued>, keeps_lane: bool },
+    /// An attempt asks how long the next part of its text has to wait, if it is not to be given back.
+    Part { place: u32, reply: oneshot::Sender<Option<Duration>> },
     /// A stopped channel was asked whether it works.
     Answered { place: u32, health: Health },
 }
@@ -93,7 +96,8 @@ struct Dispatcher {
 
 /// Delivers what is due until `stop`; then waits for nothing: the attempts under way are `tracker`'s.
 pub async fn run(app: Arc<App>, bounds: Bounds, tracker: TaskTracker, stop: CancellationToken) {
-    // Bounded by the attempts under way and the channels that are asked: each sends two events at the most.
+    // Bounded by the attempts under way and the channels that are asked: each sends two events at the most,
+    // and asks for one part at a time.
     let (events, mut received) = mpsc::unbounded_channel();
     let mut dispatcher = Dispatcher {
         app,
@@ -281,10 +285,9 @@ impl Dispatcher {
                     self.schedule.left(entry, Lane::Free, now);
                 }
             }
-            Event::Tried { entry, result: Some(result), sends, reason, began, at, keeps_lane } => {
+            Event::Tried { entry, result: Some(result), reason, began, at, keeps_lane } => {
                 let lane = self.lane_after(&entry, &result, at);
                 let gate = &mut self.schedule.channel(entry.channel()).gate;
-                gate.charge(sends.saturating_sub(1));
                 let was_stopped = gate.is_stopped();
                 gate.leave(result, &reason, pause_of(&result, at).unwrap_or(at), began, at);
                 if gate.is_stopped() && !was_stopped {
@@ -317,6 +320,10 @@ impl Dispatcher {
                     let lane = if pause > now { Lane::FreeAt(pause) } else { Lane::Free };
                     self.schedule.left(entry, lane, now);
                 }
+            }
+            Event::Part { place, reply } => {
+                let at = self.schedule.channel(place).gate.admit_part(now, PART_PATIENCE);
+                let _ = reply.send(at.map(|at| at.since(now)));
             }
             Event::Answered { place, health } => self.answered(place, &health, now),
         }
@@ -365,21 +372,24 @@ fn pause_of(result: &Result<(), SendErrorKind>, at: Timestamp) -> Option<Timesta
     }
 }
 
+/// An attempt ends after some parts of its text. The rest keeps its place in the lane.
+async fn give_back(app: &App, entry: Entry, lease: Lease, began: Timestamp, events: &mpsc::UnboundedSender<Event>) {
+    let (at, keeps_lane) = (app.clock.now(), true);
+    let next = entry.queued(&lease);
+    let (result, reason) = (Some(Ok(())), String::new());
+    let _ = events.send(Event::Tried { entry, result, reason, began, at, keeps_lane });
+    app.store.release(lease).await;
+    let _ = events.send(Event::Settled { entry, next: Some(next), keeps_lane });
+}
+
 /// One attempt under way.
 async fn attempt(app: Arc<App>, entry: Entry, mut lease: Lease, events: mpsc::UnboundedSender<Event>) {
     let registry = app.registry();
     let now = app.clock.now();
     let (id, tenant, accepted_at) = (lease.notification.id, lease.notification.tenant, lease.notification.accepted_at);
     let skip = |keeps_lane| {
-        let _ = events.send(Event::Tried {
-            entry,
-            result: None,
-            sends: 0,
-            reason: String::new(),
-            began: now,
-            at: now,
-            keeps_lane,
-        });
+        let _ =
+            events.send(Event::Tried { entry, result: None, reason: String::new(), began: now, at: now, keeps_lane });
         keeps_lane
     };
     let channel = registry.channel(lease.channel).filter(|channel| channel.tenant == tenant);
@@ -390,11 +400,9 @@ async fn attempt(app: Arc<App>, entry: Entry, mut lease: Lease, events: mpsc::Un
             (attempt::give_up(FailureReason::Expired, now), skip(channel.ordered))
         }
         Some(channel) => {
-            let Some(tried) = attempt::send(&app, channel, &mut lease).await else {
-                let keeps_lane = skip(false);
-                app.store.release(lease).await;
-                let _ = events.send(Event::Settled { entry, next: None, keeps_lane });
-                return;
+            let turns = Turns { place: entry.channel(), events: events.clone() };
+            let Some(tried) = attempt::send(&app, channel, &mut lease, &turns).await else {
+                return give_back(&app, entry, lease, now, &events).await;
             };
             let at = app.clock.now();
             let finished = attempt::conclude(channel, &lease, &tried, at, fastrand::f64());
@@ -405,7 +413,7 @@ async fn attempt(app: Arc<App>, entry: Entry, mut lease: Lease, events: mpsc::Un
             let keeps_lane = channel.ordered && tried.result.is_err();
             let reason = tried.result.as_ref().err().map(|error| error.message.clone()).unwrap_or_default();
             let result = Some(tried.result.map(drop).map_err(|error| error.kind));
-            let _ = events.send(Event::Tried { entry, result, sends: tried.sends, reason, began: now, at, keeps_lane });
+            let _ = events.send(Event::Tried { entry, result, reason, began: now, at, keeps_lane });
             (finished, keeps_lane)
         }
     };

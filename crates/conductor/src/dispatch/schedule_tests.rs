@@ -43,6 +43,7 @@ impl World {
             due,
             tried: false,
             suspect: false,
+            limited: None,
         }
     }
 

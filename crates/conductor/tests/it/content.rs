@@ -1,7 +1,7 @@
 //! What people read: long texts in parts, markup that is refused, the note on a delay.
 
 use std::collections::HashSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -142,20 +142,71 @@ async fn a_process_that_is_killed_between_two_parts_goes_on_with_the_second() {
 #[tokio::test]
 async fn a_stop_between_two_parts_leaves_the_rest_to_the_next_start() {
     let provider = Provider::start().await;
-    provider.then(Answer::status(200).after(Duration::from_millis(100)));
     let world = discord(&provider, &json!({}));
     let server = world.clone().start().await;
+    provider.next(Answer::status(200)).next(Answer::status(200).held_until(&server.server.app().stop));
     let id = server.send(KEY_A, &markdown(&long())).await;
-    let first = provider.wait_for(1).await.remove(0);
+    let first = provider.wait_for(2).await.remove(0);
     let directory = server.stop().await;
     let (_, parts) = number(&content(&first));
-    let before = provider.received().len();
-    assert!(before < parts, "all went out before the stop");
+    assert_eq!(provider.received().len(), 2, "of {parts}: it ends the part under way and begins no other");
     let server = world.start_in(directory).await;
     let story = server.wait_for(KEY_A, &id, "sent").await;
     assert_eq!(outcomes(&story), ["sent"], "what was given back is no attempt");
     let numbers: Vec<usize> = provider.received().iter().map(|received| number(&content(received)).0).collect();
     assert_eq!(numbers, (1..=parts).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_text_that_another_configuration_cuts_elsewhere_begins_anew_and_loses_nothing() {
+    let provider = Provider::start().await;
+    provider.next(Answer::status(200)).next(Answer::status(503).header("retry-after", "1"));
+    let server = discord(&provider, &json!({ "delayNote": "24h" })).start().await;
+    let text: String = (0..700).map(|number| format!("word{number}. ")).collect();
+    let id = server.send(KEY_A, &markdown(&text)).await;
+    provider.wait_for(2).await;
+    let directory = server.stop().await;
+    let server = discord(&provider, &json!({})).start_in(directory).await;
+    server.wait_for(KEY_A, &id, "sent").await;
+    let received = provider.received();
+    let (before, after) = received.split_at(2);
+    assert_ne!(content(&before[0]), content(&after[0]), "the cuts have moved");
+    let head = "⚠️ **HIGH PRIORITY**\n**Report**\n";
+    let contents: Vec<String> = after.iter().map(content).collect();
+    assert_eq!(letters(contents.iter().map(String::as_str)), letters([head, &text]));
+    let all = nonces(&received).into_iter().collect::<HashSet<_>>();
+    assert_eq!(all.len(), received.len(), "Discord takes none of them for a repetition");
+}
+
+#[tokio::test]
+async fn every_part_keeps_the_channels_pace() {
+    let provider = Provider::start().await;
+    let rate = json!({ "rate": { "per": "1s", "limit": 20, "burst": 1 }, "maxConcurrency": 4 });
+    let server = discord(&provider, &rate).start().await;
+    let begun = Instant::now();
+    let ids = [server.send(KEY_A, &markdown(&long())).await, server.send(KEY_A, &markdown(&long())).await];
+    for id in ids {
+        assert_eq!(outcomes(&server.wait_for(KEY_A, &id, "sent").await), ["sent"]);
+    }
+    let received = provider.received();
+    assert_eq!(received.len(), 2 * number(&content(&received[0])).1);
+    for (before, received) in (0..).zip(&received) {
+        let waited = received.at.duration_since(begun);
+        assert!(waited >= Duration::from_millis(50) * before, "the part after {before} others came after {waited:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_text_whose_next_part_has_long_to_wait_makes_room_meanwhile() {
+    let provider = Provider::start().await;
+    let rate = json!({ "rate": { "per": "1h", "limit": 1, "burst": 2 }, "ordered": true });
+    let server = discord(&provider, &rate).start().await;
+    let id = server.send(KEY_A, &markdown(&long())).await;
+    let parts = number(&content(&provider.wait_for(2).await[0])).1;
+    let story = server.wait_for(KEY_A, &id, "queued").await;
+    assert!(parts > 2 && outcomes(&story).is_empty(), "what was given back is no attempt");
+    assert_eq!(server.post(KEY_A, &format!("/notifications/{id}/cancel"), &json!({})).await.0, 200);
+    assert_eq!(provider.received().len(), 2);
 }
 
 #[tokio::test]

@@ -124,11 +124,13 @@ impl Sender {
             _ => {}
         }
         let later = later.map(Duration::from_millis);
+        // Read before the clock, so that a pause between the two makes it early, never late.
+        let now = Instant::now();
         if let Some(later) = later {
             body["sendAt"] = json!(SystemClock.now().plus(later));
         }
         // The clock of the other side is read in whole milliseconds.
-        (body, later.map(|later| Instant::now() + later - Duration::from_millis(2)))
+        (body, later.map(|later| now + later - Duration::from_millis(2)))
     }
 
     fn said(&self, id: &str, number: usize, asked: Instant, not_before: Option<Instant>) -> Said {

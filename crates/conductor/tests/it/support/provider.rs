@@ -11,6 +11,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use http::{HeaderMap, StatusCode, Uri};
 use serde_json::Value;
+use tokio_util::sync::CancellationToken;
 
 /// How long a test waits for something that has to happen.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
@@ -45,11 +46,13 @@ pub(crate) struct Answer {
     pub(crate) headers: Vec<(&'static str, String)>,
     pub(crate) body: &'static str,
     pub(crate) after: Duration,
+    /// It does not come before this was canceled.
+    pub(crate) held_until: Option<CancellationToken>,
 }
 
 impl Answer {
     pub(crate) fn status(status: u16) -> Self {
-        Self { status, headers: Vec::new(), body: "", after: Duration::ZERO }
+        Self { status, headers: Vec::new(), body: "", after: Duration::ZERO, held_until: None }
     }
 
     pub(crate) fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
@@ -59,6 +62,11 @@ impl Answer {
 
     pub(crate) fn after(mut self, time: Duration) -> Self {
         self.after = time;
+        self
+    }
+
+    pub(crate) fn held_until(mut self, event: &CancellationToken) -> Self {
+        self.held_until = Some(event.clone());
         self
     }
 }
@@ -141,6 +149,9 @@ async fn answer(State(script): State<Arc<Mutex<Script>>>, uri: Uri, headers: Hea
         script.most_under_way = script.most_under_way.max(script.under_way);
         script.next.pop_front().or_else(|| script.then.clone()).unwrap_or_else(|| Answer::status(200))
     };
+    if let Some(event) = answer.held_until {
+        event.cancelled().await;
+    }
     tokio::time::sleep(answer.after).await;
     script.lock().unwrap().under_way -= 1;
     let mut response = (StatusCode::from_u16(answer.status).expect("a status"), answer.body).into_response();
