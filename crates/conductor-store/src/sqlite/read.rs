@@ -115,7 +115,7 @@ pub(crate) fn scan(connection: &Connection, scan: Scan, limit: usize) -> rusqlit
         && let Some(row) = following.next()?
     {
         (looked_at, through) = (looked_at + 1, Some(rows::key(row)?));
-        let is_held: bool = row.get(8)?;
+        let is_held: bool = row.get("held")?;
         let (due, is_tried) = (rows::time(row, 6)?, row.get::<_, u32>(7)? > 0);
         if !is_held && scan.wants(due, is_tried) {
             found.push(rows::queued(row, scan.suspect_through)?);
@@ -154,7 +154,7 @@ pub(crate) fn backlog(
     {
         (looked_at, through) = (looked_at + 1, Some(rows::key(row)?));
         let of_channel = row.get_ref(3)?.as_blob()? == request.channel.bytes();
-        if !of_channel || row.get(9)? {
+        if !of_channel || row.get("held")? {
             continue;
         }
         let queued = rows::queued(row, suspect_through)?;

@@ -6,8 +6,9 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 
 /// The most connections at once, where the system gives enough descriptors.
 const CONNECTIONS_MAX: usize = 20_000;
-/// So many descriptors at the most are left to everything that is no client: the store, the providers.
-const RESERVED_MAX: u64 = 1_024;
+/// So many descriptors are left to everything that is no client, the store and the providers, or a quarter if that is
+/// more, or half if there are few.
+const RESERVED: u64 = 1_024;
 /// Of these, so many are for the store, the log and the listeners, and so many for those who read the metrics.
 const OWN: u64 = 64;
 const METRICS_MAX: usize = 64;
@@ -66,7 +67,7 @@ impl Limits {
     /// With so many descriptors; none means without limit. A part of them stays free for the store and the providers,
     /// so that clients who take all connections stop no delivery.
     fn with_descriptors(descriptors: Option<u64>) -> Self {
-        let free = |all: u64| all.saturating_sub((all / 2).min(RESERVED_MAX));
+        let free = |all: u64| all - (all / 4).max(RESERVED.min(all / 2));
         let connections = descriptors.map_or(CONNECTIONS_MAX, |all| usize::try_from(free(all)).unwrap_or(usize::MAX));
         Self { connections: connections.clamp(1, CONNECTIONS_MAX), ..Self::default() }
     }
@@ -105,6 +106,7 @@ mod tests {
         assert_eq!(connections(Some(64)), 32);
         assert_eq!(connections(Some(1_024)), 512);
         assert_eq!(connections(Some(4_096)), 3_072);
+        assert_eq!(connections(Some(20_000)), 15_000);
         assert_eq!(connections(Some(1_000_000)), CONNECTIONS_MAX);
         assert_eq!(connections(None), CONNECTIONS_MAX);
     }
