@@ -168,6 +168,7 @@ impl Dispatcher {
                 let now = self.app.clock.now();
                 for queued in &arrived {
                     if let Some(place) = self.place_of(queued) {
+                        self.schedule.keep_pause(place, queued, now);
                         self.schedule.arrive(place, queued, now);
                     }
                 }

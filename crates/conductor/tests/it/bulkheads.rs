@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use conductor::server::limits::Limits;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -61,8 +60,6 @@ async fn channel_until(url: &str, name: &str, wanted: impl Fn(&Value) -> bool) -
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_hanging_requests_to_one_provider_leave_anothers_latency_as_it_was() {
-    // Both ends of the connections are in this process.
-    Limits::of_this_process();
     let (hanging, count) = silent_provider().await;
     let quick = Provider::start().await;
     let world = World::new().webhook(TENANT_A, "hanging", &hanging, &json!({ "maxConcurrency": HANGING }));

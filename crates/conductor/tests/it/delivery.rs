@@ -323,3 +323,21 @@ async fn what_may_have_been_sent_is_held_for_a_person_where_the_channel_says_so(
     server.wait_for(KEY_A, &id, "sent").await;
     assert_eq!(provider.received().len(), 1);
 }
+
+#[tokio::test]
+async fn a_rate_limited_channel_sends_nothing_until_it_may_though_the_server_starts_anew() {
+    let provider = Provider::start().await;
+    provider.next(Answer::status(429).header("retry-after", "4"));
+    let world = World::new().webhook(TENANT_A, "hook", &provider.url(), &json!({}));
+    let server = world.clone().start().await;
+    let first = server.send(KEY_A, &json!({ "channel": "webhook", "message": "first" })).await;
+    server.wait_for(KEY_A, &first, "retrying").await;
+    let told = provider.received()[0].at;
+    let server = world.start_in(server.stop().await).await;
+    let second = server.send(KEY_A, &json!({ "channel": "webhook", "message": "second", "targetId": "b" })).await;
+    for id in [first, second] {
+        server.wait_for(KEY_A, &id, "sent").await;
+    }
+    let waited = provider.received()[1].at - told;
+    assert!(waited >= Duration::from_millis(3_990), "{waited:?}");
+}

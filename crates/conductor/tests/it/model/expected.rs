@@ -101,6 +101,12 @@ impl Pause {
         }
     }
 
+    fn may_last(&mut self, now: Timestamp, until: Timestamp) {
+        if self.latest < until {
+            (self.latest, self.length) = (until, until.since(now));
+        }
+    }
+
     fn put_back(&mut self, now: Timestamp, by: Duration) {
         self.earliest = self.earliest.minus(by);
         self.latest = self.latest.min(now.plus(self.length + CLOCK_STEP));
@@ -476,6 +482,12 @@ impl Model {
             known.suspect = crashed && known.has_row();
             known.makes_way = false;
             known.joined = joined + place as u64;
+            if known.place == Place::Waits && known.outcomes.last() == Some(&Outcome::RateLimited) {
+                // What it was told is kept for its channel or its lane, as far as the store knows of it.
+                let gate = &mut self.gates[known.way.channel];
+                gate.pause.may_last(now, known.due);
+                gate.lanes.entry(known.way.target).or_default().may_last(now, known.due);
+            }
         }
         Ok(())
     }

@@ -54,7 +54,7 @@ impl World {
             tenants: json!([tenant(TENANT_A, "Tenant A", "KEY_A"), tenant(TENANT_B, "Tenant B", "KEY_B")]),
             channels: vec![log(TENANT_A, "log a"), log(TENANT_B, "log b")],
             table: PLUGINS,
-            limits: Limits::default(),
+            limits: Limits::of_this_process(),
             public_url: None,
             clock: Arc::new(SystemClock),
             plugins: json!([{ "name": "log" }, { "name": "webhook" }, { "name": "discord" },
