@@ -9,7 +9,7 @@ use conductor_core::{
     Timestamp,
 };
 use rusqlite::types::{FromSqlError, Type, ValueRef};
-use rusqlite::{Row, Statement};
+use rusqlite::{Row, Statement, params};
 use serde::de::DeserializeOwned;
 
 /// The columns of `notification` in the order in which [`notification`] reads and [`insert_notification`] writes them.
@@ -73,13 +73,17 @@ pub(crate) fn notification(row: &Row<'_>) -> rusqlite::Result<Notification> {
     }))
 }
 
-/// Writes the columns [`NOTIFICATION_COLUMNS`].
-pub(crate) fn insert_notification(statement: &mut Statement<'_>, n: &Draft) -> rusqlite::Result<usize> {
+/// Writes the columns [`NOTIFICATION_COLUMNS`], and `salt`.
+pub(crate) fn insert_notification(
+    statement: &mut Statement<'_>,
+    n: &Draft,
+    salt: &[u8; 16],
+) -> rusqlite::Result<usize> {
     fn text<T: serde::Serialize>(value: &T, is_empty: bool) -> rusqlite::Result<Option<String>> {
         let failed = |error| rusqlite::Error::ToSqlConversionFailure(Box::new(error));
         if is_empty { Ok(None) } else { serde_json::to_string(value).map(Some).map_err(failed) }
     }
-    statement.execute((
+    statement.execute(params![
         n.id.bytes(),
         n.tenant.bytes(),
         &n.channel,
@@ -96,7 +100,8 @@ pub(crate) fn insert_notification(statement: &mut Statement<'_>, n: &Draft) -> r
         n.accepted_at.millis(),
         n.send_at.map(Timestamp::millis),
         n.expires_at.millis(),
-    ))
+        salt,
+    ])
 }
 
 /// Reads the row that begins with [`QUEUED_COLUMNS`]. Those up to `suspect_through` are suspect.

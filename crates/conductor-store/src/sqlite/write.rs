@@ -2,8 +2,8 @@
 
 use conductor_core::receipts::Arrival;
 use conductor_core::store::{
-    Accepted, Expired, FIRST_ATTEMPTS_KEPT, Finished, IDEMPOTENCY_KEPT, Idempotency, LAST_ATTEMPTS_KEPT, Lease,
-    NewNotification, Progress, Queued, Settled,
+    Accepted, Expired, FIRST_ATTEMPTS_KEPT, Finished, LAST_ATTEMPTS_KEPT, Lease, NewNotification, Progress, Queued,
+    Settled,
 };
 use conductor_core::{
     Attempt, ChannelId, DeliveryKey, FailureReason, Notification, NotificationId, Scope, Settlement, Status, TenantId,
@@ -11,10 +11,11 @@ use conductor_core::{
 };
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
+use super::audit::{self, Seal};
 use super::memory::Memory;
 use super::work::{Cause, StateChange, Work};
 use super::writer::{Command, Effect};
-use super::{change, receipts, replays, retention, rows};
+use super::{change, idempotency, receipts, replays, retention, rows};
 
 /// Does one command within the transaction.
 pub(crate) fn apply(
@@ -24,7 +25,7 @@ pub(crate) fn apply(
     command: &Command,
 ) -> rusqlite::Result<Effect> {
     match command {
-        Command::Accept(new, _) => accept(transaction, memory, fed_through, new),
+        Command::Accept(new, seal, _) => accept(transaction, memory, fed_through, new, *seal),
         Command::Settle(lease, finished, _) => settle(transaction, lease, finished).map(Effect::Settled),
         Command::Advance(key, progress, _) => {
             let sql = "UPDATE pending SET parts_sent = ?3, plain = ?4, provider_id = ?5, cuts = ?6 \
@@ -64,6 +65,8 @@ pub(crate) fn apply(
         }
         Command::Prune(candidates, now, _) => retention::prune(transaction, candidates, *now),
         Command::Compact(pages, _) => retention::compact(transaction, *pages),
+        Command::Record(event, _) => audit::record(transaction, event).map(|()| Effect::Written),
+        Command::TidyAudit(wish, _) => audit::tidy(transaction, wish),
         #[cfg(test)]
         Command::Panic { after, .. } => after.then_some(Ok(Effect::Written)).expect("the test wants it"),
         Command::Ping(_) => {
@@ -94,10 +97,11 @@ fn accept(
     memory: &Memory,
     fed_through: Option<NotificationId>,
     new: &NewNotification,
+    seal: Seal,
 ) -> rusqlite::Result<Effect> {
     let notification = &new.notification;
-    if let Some(idempotency) = &new.idempotency
-        && let Some(earlier) = remember(transaction, notification, idempotency)?
+    if let Some(wish) = &new.idempotency
+        && let Some(earlier) = idempotency::remember(transaction, notification, wish)?
     {
         return Ok(Effect::Accepted(earlier, None));
     }
@@ -106,12 +110,12 @@ fn accept(
         None => None,
     };
     let mut insert = transaction.prepare_cached(INSERT_NOTIFICATION)?;
-    rows::insert_notification(&mut insert, notification)?;
+    rows::insert_notification(&mut insert, notification, &seal.salt)?;
     let waiting = Waiting::first(notification);
     insert_pending(transaction, &waiting)?;
     let at = notification.accepted_at;
     let status = rows::waiting_status(false, false, 0, waiting.due, at);
-    transaction.note_state(&StateChange::of(&waiting, status, at, Cause::Accepted(new)))?;
+    transaction.note_state(&StateChange::of(&waiting, status, at, Cause::Accepted(new, seal)))?;
     if Some(notification.id) <= fed_through {
         // The lists' index was written past this id already, so nobody would come back for it.
         let sql = "INSERT OR IGNORE INTO feed (tenant, notification) VALUES (?1, ?2)";
@@ -122,60 +126,8 @@ fn accept(
 }
 
 const INSERT_NOTIFICATION: &str = "INSERT INTO notification (id, tenant, channel, channel_id, target, message, title, \
-     priority, format, data, metadata, key, fallback, accepted_at, send_at, expires_at) \
-     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)";
-
-/// What was accepted with an idempotency key before, if that is remembered.
-pub(crate) fn earlier(
-    connection: &Connection,
-    tenant: TenantId,
-    idempotency: &Idempotency,
-    now: Timestamp,
-) -> rusqlite::Result<Option<Accepted>> {
-    let sql = "SELECT fingerprint, notification FROM idempotency WHERE tenant = ?1 AND key = ?2 AND accepted_at > ?3";
-    let oldest = now.minus(IDEMPOTENCY_KEPT).millis();
-    let find = |key: &str| -> rusqlite::Result<Option<([u8; 32], [u8; 16])>> {
-        let row = (tenant.bytes(), key, oldest);
-        connection.prepare_cached(sql)?.query_row(row, |row| Ok((row.get(0)?, row.get(1)?))).optional()
-    };
-    let Some((fingerprint, mut id)) = find(&idempotency.key)? else { return Ok(None) };
-    if fingerprint != idempotency.fingerprint {
-        return Ok(Some(Accepted::Conflict));
-    }
-    if let Some(part) = part_key(idempotency) {
-        match find(&part)? {
-            Some((_, of_part)) => id = of_part,
-            None => return Ok(None),
-        }
-    }
-    // What was accepted then may have been pruned: nothing is left to replay.
-    let earlier = notification_by_id(connection, NotificationId::from_bytes(id))?;
-    Ok(earlier.map(|earlier| Accepted::Replayed(Box::new(earlier))))
-}
-
-/// Under which key a notification of a batch is remembered, beside the key of the whole.
-fn part_key(idempotency: &Idempotency) -> Option<String> {
-    idempotency.part.map(|part| format!("{}\u{1f}{part}", idempotency.key))
-}
-
-/// Remembers an idempotency key, or tells what was accepted with it before.
-fn remember(
-    transaction: &Transaction<'_>,
-    notification: &Notification,
-    idempotency: &Idempotency,
-) -> rusqlite::Result<Option<Accepted>> {
-    if let Some(earlier) = earlier(transaction, notification.tenant, idempotency, notification.accepted_at)? {
-        return Ok(Some(earlier));
-    }
-    let tenant = notification.tenant.bytes();
-    let sql = "INSERT OR REPLACE INTO idempotency (tenant, key, fingerprint, notification, accepted_at) \
-               VALUES (?1, ?2, ?3, ?4, ?5)";
-    let (id, at) = (notification.id.bytes(), notification.accepted_at.millis());
-    for key in [Some(idempotency.key.clone()), part_key(idempotency)].into_iter().flatten() {
-        transaction.prepare_cached(sql)?.execute((tenant, key, idempotency.fingerprint, id, at))?;
-    }
-    Ok(None)
-}
+     priority, format, data, metadata, key, fallback, accepted_at, send_at, expires_at, salt) \
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)";
 
 pub(crate) fn notification_by_id(
     connection: &Connection,
