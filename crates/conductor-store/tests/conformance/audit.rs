@@ -318,7 +318,11 @@ pub(crate) async fn a_clock_that_goes_wrong_removes_no_entry_too_early(w: World)
     assert_eq!(removed(start()).await, 0);
     assert_eq!(removed(start().plus(HOUR)).await, 255, "whose time can be believed and is old enough");
     w.clock.advance(DAY);
-    assert_eq!(removed(start().plus(DAY + HOUR)).await, 1_023 - 255, "what follows them is old enough, so they are too");
+    assert_eq!(
+        removed(start().plus(DAY + HOUR)).await,
+        1_023 - 255,
+        "what follows them is old enough, so they are too"
+    );
 }
 
 pub(crate) async fn what_was_accepted_can_be_proved_until_it_is_redacted(mut w: World) {
