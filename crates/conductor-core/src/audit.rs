@@ -8,6 +8,7 @@
 use std::fmt::{self, Write as _};
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use ring::digest::{Context, SHA256};
@@ -33,6 +34,9 @@ pub type Salt = [u8; 16];
 pub const GENESIS: Hash = [0; 32];
 /// The most bytes that an event's details may have, and that its content may.
 pub const DETAILS_MAX_BYTES: usize = 64 * 1024;
+
+/// How long entries are kept where nobody says.
+pub const AUDIT_KEPT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// What happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::ids::IdGenerator;
 use crate::outcomes::{Outcomes, ReplaySignals};
+use crate::refusals::Refusals;
 use crate::registry::Registry;
 use crate::telemetry::metrics::Metrics;
 
@@ -24,6 +25,8 @@ pub struct App {
     pub outcomes: Outcomes,
     /// Those who begin bulk retries or wait for their end, and who does them.
     pub replays: ReplaySignals,
+    /// Keys that were refused and do not stand in the audit log yet.
+    pub refusals: Refusals,
     /// What is counted.
     pub metrics: Metrics,
     /// Every plugin that this build has.
@@ -49,6 +52,7 @@ impl App {
             ids,
             outcomes: Outcomes::default(),
             replays: ReplaySignals::default(),
+            refusals: Refusals::default(),
             metrics: Metrics::new(),
             plugins,
             stop,

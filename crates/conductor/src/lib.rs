@@ -10,6 +10,7 @@ pub mod dispatch;
 pub mod ids;
 pub mod janitor;
 pub mod outcomes;
+pub mod refusals;
 pub mod registry;
 pub mod replays;
 pub mod server;

@@ -28,6 +28,7 @@ pub mod limits;
 
 mod connection;
 mod listen;
+mod milestones;
 
 use limits::Limits;
 
@@ -54,6 +55,8 @@ pub struct Options {
     pub clock: Arc<dyn Clock>,
     /// What clients may take.
     pub limits: Limits,
+    /// How long the audit log is kept; none means for ever.
+    pub audit_kept: Option<Duration>,
 }
 
 /// Why a server did not start. Nothing is left half-started.
@@ -86,8 +89,17 @@ pub struct Server {
 impl Server {
     /// Opens the store, makes the channels and begins to serve.
     pub async fn start(options: Options) -> Result<Self, StartError> {
-        let Options { configuration, data_dir, listener, metrics_listener, plugins, public_url, clock, limits } =
-            options;
+        let Options {
+            configuration,
+            data_dir,
+            listener,
+            metrics_listener,
+            plugins,
+            public_url,
+            clock,
+            limits,
+            audit_kept,
+        } = options;
         let listener = into_async(listener)?;
         let metrics_listener = metrics_listener.map(into_async).transpose()?;
         let address = listener.local_addr()?;
@@ -106,9 +118,11 @@ impl Server {
         let stop = CancellationToken::new();
         let app = Arc::new(App::new(Arc::new(store), clock, ids, plugins, registry, stop.clone()));
         let (work, connections) = (TaskTracker::new(), TaskTracker::new());
+        milestones::started(&app).await;
         let bounds = Bounds { descriptors: limits.left_for_attempts(), ..Bounds::default() };
         work.spawn(dispatch::run(Arc::clone(&app), bounds, work.clone(), stop.clone()));
-        work.spawn(janitor::run(Arc::clone(&app), stop.clone(), latest.map(NotificationId::made_at)));
+        let last_known = latest.map(NotificationId::made_at);
+        work.spawn(janitor::run(Arc::clone(&app), stop.clone(), last_known, audit_kept));
         work.spawn(replays::run(Arc::clone(&app), stop.clone()));
         let router = api::router(Arc::clone(&app));
         connections.spawn(listen::run(listener, router, limits, connections.clone(), stop.clone()));
@@ -160,6 +174,7 @@ impl Server {
             }
         }))
         .await;
+        milestones::stopped(&self.app).await;
         self.app.store.close().await;
     }
 }

@@ -1,16 +1,17 @@
 //! Who asks. A handler without a [`Caller`] cannot name a tenant.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{ConnectInfo, FromRequestParts};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, header};
-use conductor_core::{NotificationId, Rate, Store};
+use conductor_core::{NotificationId, Rate, Store, TenantId};
 
 use crate::api::Api;
 use crate::api::error::{ApiError, ErrorKind};
+use crate::refusals::Refusal;
 use crate::registry::{Registry, Tenant};
 
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
@@ -30,7 +31,7 @@ impl FromRequestParts<Arc<Api>> for Caller {
 
     async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, ApiError> {
         let registry = api.app.registry();
-        let tenant = tenant(&registry, parts)?;
+        let tenant = tenant(&registry, parts).inspect_err(|error| note_refusal(parts, api, error))?;
         if let Some(limit) = &tenant.requests {
             limit.check().map_err(|wait| too_many(limit.rate, wait))?;
         }
@@ -46,10 +47,41 @@ impl FromRequestParts<Arc<Api>> for Operator {
         if registry.is_admin_key("").is_none() {
             return Ok(Self);
         }
-        match registry.is_admin_key(&key(&parts.headers)?) {
+        let wrong = "This needs the operator's key, CONDUCTOR_ADMIN_KEY; the key sent is another.";
+        let checked = key(&parts.headers).and_then(|key| match registry.is_admin_key(&key) {
             Some(true) => Ok(Self),
-            _ => Err(wrong_key(parts, "This needs the operator's key, CONDUCTOR_ADMIN_KEY; the key sent is another.")),
+            _ => Err(wrong_key(parts, wrong)),
+        });
+        checked.inspect_err(|error| note_refusal(parts, api, error))
+    }
+}
+
+/// Who may read the audit log: a tenant its own entries, the operator all.
+pub(crate) enum Auditor {
+    /// The tenant.
+    Tenant(Caller),
+    /// The operator, with the operator's key.
+    Operator,
+}
+
+impl Auditor {
+    /// Whose entries may be shown; none means all.
+    pub(crate) fn tenant(&self) -> Option<TenantId> {
+        match self {
+            Self::Tenant(caller) => Some(caller.tenant.id),
+            Self::Operator => None,
         }
+    }
+}
+
+impl FromRequestParts<Arc<Api>> for Auditor {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, ApiError> {
+        if key(&parts.headers).is_ok_and(|key| api.app.registry().is_admin_key(&key) == Some(true)) {
+            return Ok(Self::Operator);
+        }
+        Caller::from_request_parts(parts, api).await.map(Self::Tenant)
     }
 }
 
@@ -81,8 +113,19 @@ fn tenant(registry: &Registry, parts: &Parts) -> Result<Arc<Tenant>, ApiError> {
     tenant.cloned().ok_or_else(|| wrong_key(parts, "The key in the Authorization header is not known."))
 }
 
+/// Where a request came from.
+fn address(parts: &Parts) -> Option<IpAddr> {
+    parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip())
+}
+
+/// Counts a refused key for the audit log.
+fn note_refusal(parts: &Parts, api: &Api, error: &ApiError) {
+    let refusal = if error.kind() == ErrorKind::MissingKey { Refusal::Missing } else { Refusal::Wrong };
+    api.app.refusals.note(refusal, address(parts));
+}
+
 fn wrong_key(parts: &Parts, error: &str) -> ApiError {
-    let client = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip().to_string());
+    let client = address(parts).map(|address| address.to_string());
     tracing::warn!(client.address = client, "A request with a wrong key was refused");
     ApiError::new(ErrorKind::WrongKey, error)
 }

@@ -17,6 +17,7 @@ use crate::api::error::{ApiError, ErrorKind};
 use crate::app::App;
 
 mod answers;
+pub(crate) mod audit;
 mod body;
 mod bulk;
 mod caller;
@@ -77,6 +78,7 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(transitions::cancel))
         .routes(routes!(transitions::resolve))
         .routes(routes!(channels::list))
+        .routes(routes!(audit::list))
         .routes(routes!(receipts::take, receipts::check))
         .routes(routes!(health::welcome))
         .routes(routes!(health::health))

@@ -20,9 +20,9 @@ use crate::api::reader::Reader;
 use crate::api::words::StatusWord;
 
 /// How many a list holds where the caller does not say.
-const LIMIT_DEFAULT: u64 = 50;
+pub(crate) const LIMIT_DEFAULT: u64 = 50;
 /// The most that a list holds.
-const LIMIT_MAX: u64 = 200;
+pub(crate) const LIMIT_MAX: u64 = 200;
 /// The longest text to search for, in bytes.
 const SEARCH_MAX_BYTES: usize = 256;
 
@@ -98,7 +98,7 @@ pub(crate) async fn list(
     let limit = usize::try_from(limit).expect("the limit is small");
     let page = api.app.store.notifications(caller.tenant.id, &filter, limit, before).await?;
     let next = page.next.map(cursor);
-    let link = next.as_deref().map(|next| format!("<{}>; rel=\"next\"", next_address(&query, next)));
+    let link = next.as_deref().map(|next| format!("<{}>; rel=\"next\"", next_address("/notifications", &query, next)));
     let body = NotificationPage { data: page.items.iter().map(NotificationItem::from).collect(), next };
     Ok((link.map(|link| [(header::LINK, link)]), Json(body)).into_response())
 }
@@ -134,14 +134,14 @@ fn read_cursor(reader: &mut Reader<'_>) -> Option<NotificationId> {
 }
 
 /// The same list from another cursor.
-fn next_address(query: &str, cursor: &str) -> String {
+pub(crate) fn next_address(path: &str, query: &str, cursor: &str) -> String {
     let mut next = url::form_urlencoded::Serializer::new(String::new());
     for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
         if name != "cursor" && !value.is_empty() {
             next.append_pair(&name, &value);
         }
     }
-    format!("/notifications?{}", next.append_pair("cursor", cursor).finish())
+    format!("{path}?{}", next.append_pair("cursor", cursor).finish())
 }
 
 #[cfg(test)]
@@ -168,7 +168,7 @@ mod tests {
 
     #[test]
     fn the_next_part_keeps_the_filters() {
-        let next = next_address("status=failed&q=a%20%26b&cursor=old&from=", "NEW");
+        let next = next_address("/notifications", "status=failed&q=a%20%26b&cursor=old&from=", "NEW");
         assert_eq!(next, "/notifications?status=failed&q=a+%26b&cursor=NEW");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use conductor_core::{FailureReason, Format, Outcome, Priority, Status};
+use conductor_core::{AuditKind, FailureReason, Format, Outcome, Priority, Status};
 use serde_json::Value;
 use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, Schema, SchemaFormat, Type};
 use utoipa::openapi::{Ref, RefOr};
@@ -49,6 +49,8 @@ words! {
     /// `breaker`
     BreakerWord = "Breaker", "The circuit breaker: `open` lets nothing through, `halfOpen` one attempt as a probe.",
         vec!["closed", "open", "halfOpen"];
+    /// An audit entry's `kind`
+    AuditWord = "AuditKind", "What happened.", AuditKind::ALL.iter().map(|word| word.as_str()).collect();
     /// A bulk retry's `status`
     ReplayWord = "BulkRetryStatus", "Whether a bulk retry goes on.", vec!["running", "done", "canceled"];
 }

@@ -13,6 +13,7 @@ mod api_lists;
 mod api_replays;
 mod api_send;
 mod api_wait;
+mod audit;
 mod bad_providers;
 mod bulkheads;
 mod channel_discord;

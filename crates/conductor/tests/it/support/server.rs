@@ -102,6 +102,7 @@ impl World {
             public_url: self.public_url.map(|url| url.parse().expect("a URL")),
             clock: Arc::clone(&self.clock),
             limits: self.limits,
+            audit_kept: None,
         };
         let server = Server::start(options).await.unwrap_or_else(|error| panic!("{error}"));
         TestServer { server, directory }
