@@ -195,6 +195,10 @@ impl Details {
     /// Adds a fact. `value` is escaped as JSON wants it.
     #[must_use]
     pub fn text(self, name: &str, value: &str) -> Self {
+        // Nearly all are words and numbers, and they are written for every notification.
+        if value.bytes().all(|byte| byte >= b' ' && byte != b'"' && byte != b'\\') {
+            return self.raw(name, format_args!("\"{value}\""));
+        }
         let value = serde_json::to_string(value).expect("a text is JSON");
         self.raw(name, value)
     }

@@ -16,6 +16,8 @@ use crate::sqlite::audit::page::{ENTRY_COLUMNS, entry, first_from};
 const CHUNK: i64 = 2_048;
 /// So many of those that follow help to tell what happened to an entry.
 const FOLLOWING: usize = 1_000;
+/// So many faults are told one by one; further ones are counted.
+const FAULTS_TOLD_MAX: u64 = 1_000;
 /// So often it begins anew because old entries were removed meanwhile.
 const BEGINS_MAX: usize = 3;
 
@@ -100,7 +102,7 @@ pub struct AuditVerdict {
     /// The last one: its number and hash. To be noted elsewhere, because whoever can write the file can cut the log or
     /// write it anew as a whole.
     pub head: (u64, Hash),
-    /// How many faults were told.
+    /// How many faults there are.
     pub faults: u64,
 }
 
@@ -163,7 +165,8 @@ impl AuditFile {
         }
     }
 
-    /// Looks through the whole log and tells each fault. `noted` is an entry whose number and hash were noted elsewhere.
+    /// Looks through the whole log and tells each fault, the first thousand of very many. `noted` is an entry whose
+    /// number and hash were noted elsewhere; one from before [`AuditVerdict::first`] proves nothing any more.
     ///
     /// # Errors
     /// The log cannot be read.
@@ -193,7 +196,9 @@ impl AuditFile {
         let (mut entries, mut faults) = (0, 0);
         let mut tell = |fault| {
             faults += 1;
-            tell(fault);
+            if faults <= FAULTS_TOLD_MAX {
+                tell(fault);
+            }
         };
         let mut check = ChainCheck::behind(state.removed.0, state.removed.1);
         let mut removal_is_told = state.removed.0 == 0;
@@ -331,13 +336,16 @@ struct Window<'a> {
     is_over: bool,
 }
 
+/// An entry, the salt of its content, and what follows it.
+type Seen<'a> = (&'a AuditEntry, Option<&'a Salt>, &'a [AuditEntry]);
+
 impl<'a> Window<'a> {
     fn new(file: &'a AuditFile, through: u64) -> Self {
         Self { file, through, entries: Vec::new(), salts: HashMap::new(), at: 0, is_over: false }
     }
 
-    /// The next entry with the salt of its content, and what follows it.
-    fn next(&mut self, after: u64) -> rusqlite::Result<Option<(&AuditEntry, Option<&Salt>, &[AuditEntry])>> {
+    /// The next entry.
+    fn next(&mut self, after: u64) -> rusqlite::Result<Option<Seen<'_>>> {
         if !self.is_over && self.entries.len() - self.at <= FOLLOWING {
             self.entries.drain(..self.at);
             self.at = 0;

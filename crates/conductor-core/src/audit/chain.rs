@@ -6,6 +6,8 @@ use super::{AuditEntry, Fields, Hash};
 
 /// An entry whose neighbours' numbers are tried, to tell what happened to it: so far away.
 const SHIFT_MAX: u64 = 1_000;
+/// Of so many faults it is found out what happened; of more, where nearly nothing fits, only that they are there.
+const SEARCHES_MAX: u32 = 1_000;
 
 /// What is wrong with the chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,13 +61,14 @@ pub struct ChainCheck {
     moved: i64,
     /// How many that were inserted are still to come.
     inserted: u64,
+    searches: u32,
     room: Vec<u8>,
 }
 
 impl ChainCheck {
     /// Begins behind the entry with this number and hash.
     pub fn behind(last: u64, hash: Hash) -> Self {
-        Self { last, stored: hash, computed: None, moved: 0, inserted: 0, room: Vec::new() }
+        Self { last, stored: hash, computed: None, moved: 0, inserted: 0, searches: 0, room: Vec::new() }
     }
 
     /// The last entry that was looked at.
@@ -124,6 +127,10 @@ impl ChainCheck {
     /// Why an entry does not follow the one before it.
     fn what_happened(&mut self, entry: &AuditEntry, following: &[AuditEntry]) -> ChainFault {
         let seq = entry.seq;
+        self.searches = self.searches.saturating_add(1);
+        if self.searches > SEARCHES_MAX {
+            return ChainFault::Changed(seq);
+        }
         // Others were moved up to make room: the first of them still fits to what stands before the new ones.
         let before = self.stored;
         for (index, (moved, by)) in following.iter().zip(1..=SHIFT_MAX).enumerate() {
