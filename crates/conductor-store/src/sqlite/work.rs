@@ -1,5 +1,6 @@
 //! One transaction of the writer, and the one place through which every change of a delivery's state passes.
 
+use std::cell::RefCell;
 use std::ops::Deref;
 
 use conductor_core::receipts::Report;
@@ -7,11 +8,14 @@ use conductor_core::store::{Finished, NewNotification};
 use conductor_core::{ChannelId, DeliveryKey, FailureReason, NotificationId, Status, TenantId, Timestamp};
 use rusqlite::Transaction;
 
+use super::callbacks::Moved;
 use super::write::Waiting;
 
 /// A transaction, with what it has to tell of itself. It is rolled back unless it is committed.
 pub(crate) struct Work<'c> {
     transaction: Transaction<'c>,
+    /// What has changed since the last [`Work::take_moved`].
+    moved: RefCell<Vec<Moved>>,
 }
 
 impl<'c> Deref for Work<'c> {
@@ -73,13 +77,18 @@ impl<'a> StateChange<'a> {
 
 impl<'c> Work<'c> {
     pub(crate) fn new(transaction: Transaction<'c>) -> Self {
-        Self { transaction }
+        Self { transaction, moved: RefCell::default() }
     }
 
     /// Every change of a delivery's state passes here.
     pub(crate) fn note_state(&self, change: &StateChange<'_>) -> rusqlite::Result<()> {
-        let _ = change;
+        self.moved.borrow_mut().push(Moved::from(change));
         Ok(())
+    }
+
+    /// What has changed since the last call, in order: for the callbacks, which are made after each command.
+    pub(crate) fn take_moved(&self) -> Vec<Moved> {
+        self.moved.take()
     }
 
     /// Makes all that was written and noted last.
