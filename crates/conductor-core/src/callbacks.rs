@@ -41,7 +41,7 @@ pub const WAITING_MAX: u64 = 50_000;
 /// So many callbacks that were given up are remembered for each endpoint.
 pub const GIVEN_UP_KEPT: usize = 100;
 /// The most callbacks that one [`Callbacks::clear_callbacks`] removes.
-pub const CLEAR_MAX: usize = 1_000;
+pub const CLEAR_MAX: usize = 500;
 /// The most of a receiver's words that is kept, in characters.
 pub const DETAIL_MAX: usize = 300;
 
@@ -332,11 +332,11 @@ pub trait Callbacks: Send + Sync {
         at: Timestamp,
     ) -> Result<(), StoreError>;
 
-    /// Endpoints for which something is kept that is never to be sent: they are configured no more, or disabled.
-    async fn idle_endpoints(&self) -> Result<Vec<EndpointState>, StoreError>;
+    /// Every endpoint for which anything is kept, also those that are configured no more.
+    async fn all_endpoints(&self) -> Result<Vec<EndpointState>, StoreError>;
 
-    /// Throws away up to [`CLEAR_MAX`] of the callbacks of such an endpoint, and when none is left what is kept of one
-    /// that is configured no more. Returns how many; 0: nothing is left. Does nothing for one that is to be told.
+    /// Throws away up to [`CLEAR_MAX`] of the callbacks of an endpoint that is disabled or configured no more, and when
+    /// none is left whatever is kept of the latter. Returns how many; 0: nothing is left. Does nothing for others.
     async fn clear_callbacks(&self, endpoint: EndpointId) -> Result<usize, StoreError>;
 
     /// Enables a tenant's endpoint. False: it is none of the tenant's, or was not disabled.

@@ -100,16 +100,10 @@ impl Callbacks for SqliteStore {
         self.change_callbacks(CallbackChange::Settle(finished)).await.map(drop)
     }
 
-    async fn idle_endpoints(&self) -> Result<Vec<EndpointState>, StoreError> {
-        let subscribed = self.memory.callbacks.subscribed();
-        let read = move |connection: &Connection| {
+    async fn all_endpoints(&self) -> Result<Vec<EndpointState>, StoreError> {
+        let read = |connection: &Connection| {
             let sql = format!("SELECT {STATE_COLUMNS} FROM callback_endpoint");
-            let mut statement = connection.prepare_cached(&sql)?;
-            let all = statement.query_map([], state)?.collect::<rusqlite::Result<Vec<EndpointState>>>()?;
-            let is_idle = |state: &EndpointState| {
-                !subscribed.contains(&state.endpoint) || (state.disabled_at.is_some() && state.waiting > 0)
-            };
-            Ok(all.into_iter().filter(is_idle).collect())
+            connection.prepare_cached(&sql)?.query_map([], state)?.collect()
         };
         self.own_readers.read(read).await
     }

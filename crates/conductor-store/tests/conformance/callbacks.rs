@@ -264,11 +264,10 @@ pub(crate) async fn an_endpoint_that_wants_no_more_gets_no_more(mut w: World) {
     w.listen().await;
     w.dead_letter().await;
     assert_eq!(w.callbacks().await.len(), 1, "also after a restart");
-    let idle = w.store().idle_endpoints().await.unwrap();
-    assert_eq!((idle.len(), idle[0].disabled_at, idle[0].waiting), (1, Some(start()), 1));
+    let all = w.store().all_endpoints().await.unwrap();
+    assert_eq!((all.len(), all[0].disabled_at, all[0].waiting), (1, Some(start()), 1));
     assert_eq!(w.store().clear_callbacks(endpoint()).await, Ok(1));
     assert_eq!(w.store().clear_callbacks(endpoint()).await, Ok(0));
-    assert_eq!(w.store().idle_endpoints().await.unwrap(), []);
     let state = w.store().endpoints(TENANT).await.unwrap().remove(0);
     assert_eq!((state.waiting, state.dropped, state.given_up), (0, 1, 1));
     // With another configuration, or when somebody says so, it is told again.
@@ -291,7 +290,7 @@ pub(crate) async fn what_is_configured_no_more_is_thrown_away_when_told(w: World
     assert_eq!(w.store().clear_callbacks(endpoint()).await, Ok(0), "it is to be told");
     w.store().subscribe(Subscriptions::default()).await.unwrap();
     w.dead_letter().await;
-    assert_eq!(w.store().idle_endpoints().await.unwrap().len(), 1);
+    assert_eq!(w.store().all_endpoints().await.unwrap().len(), 1);
     assert_eq!(w.callbacks().await.len(), 1, "nothing was added");
     assert_eq!(w.store().clear_callbacks(endpoint()).await, Ok(1));
     assert_eq!(w.store().clear_callbacks(endpoint()).await, Ok(0));
