@@ -8,13 +8,14 @@ use conductor_core::store::{Finished, NewNotification};
 use conductor_core::{ChannelId, DeliveryKey, FailureReason, NotificationId, Status, TenantId, Timestamp};
 use rusqlite::Transaction;
 
-use super::callbacks::Moved;
+use super::callbacks::{self, Moved};
+use super::memory::Memory;
 use super::write::Waiting;
 
 /// A transaction, with what it has to tell of itself. It is rolled back unless it is committed.
 pub(crate) struct Work<'c> {
     transaction: Transaction<'c>,
-    /// What has changed since the last [`Work::take_moved`].
+    /// What the present command has changed, in order.
     moved: RefCell<Vec<Moved>>,
 }
 
@@ -86,9 +87,14 @@ impl<'c> Work<'c> {
         Ok(())
     }
 
-    /// What has changed since the last call, in order: for the callbacks, which are made after each command.
-    pub(crate) fn take_moved(&self) -> Vec<Moved> {
-        self.moved.take()
+    /// Makes the callbacks of what one command has noted: what it has brought each notification to is known at its end.
+    pub(crate) fn tell(&self, memory: &Memory) -> rusqlite::Result<()> {
+        let mut moved = self.moved.take();
+        let told = callbacks::tell(self, memory, &moved);
+        moved.clear();
+        // It goes back with the room that it has.
+        self.moved.replace(moved);
+        told
     }
 
     /// Makes all that was written and noted last.

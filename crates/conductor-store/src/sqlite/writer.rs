@@ -18,7 +18,7 @@ use conductor_core::{DeliveryKey, NotificationId, StoreError, TenantId, Timestam
 use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot};
 
-use super::callbacks::{self, CallbackChange, Called};
+use super::callbacks::{CallbackChange, Called};
 use super::change::{Change, Touched};
 use super::damage::Damage;
 use super::memory::{Memory, State};
@@ -186,7 +186,7 @@ impl Writer {
         let mut effects = Vec::with_capacity(batch.len());
         for command in batch {
             effects.push(write::apply(&work, &self.memory, self.fed_through, command)?);
-            callbacks::tell(&work, &self.memory, &work.take_moved())?;
+            work.tell(&self.memory)?;
         }
         let began = Instant::now();
         work.commit()?;
