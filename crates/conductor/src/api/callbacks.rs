@@ -173,7 +173,15 @@ fn unknown() -> ApiError {
 /// Where the tenant hears of state changes, and how that goes.
 #[utoipa::path(
     get, path = "/callbacks", tag = "Callbacks", operation_id = "listCallbacks",
-    responses((status = 200, description = "The callbacks' endpoints.", body = EndpointPage), ChannelRefusal),
+    responses(
+        (status = 200, description = "The callbacks' endpoints.", body = EndpointPage,
+            example = json!({ "data": [{ "id": "9a4d62a2-4f0d-5a3f-8d3e-0c1b3c1f7a55", "url": "https://acme.example",
+                "events": ["notification.failed"], "status": "active", "disabledAt": null, "publicKeys": [],
+                "waiting": 0, "delivered": 1204, "givenUp": 0, "dropped": 0,
+                "lastAttempt": { "at": "2024-01-15T10:30:05.000Z", "ok": true, "code": "204", "detail": null },
+                "lastGivenUp": [] }] })),
+        ChannelRefusal
+    ),
     security(("tenantKey" = []))
 )]
 pub(crate) async fn list(State(api): State<Arc<Api>>, caller: Caller) -> Result<Json<EndpointPage>, ApiError> {
