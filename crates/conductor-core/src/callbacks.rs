@@ -34,13 +34,13 @@ pub const SCHEDULE: [Duration; 7] = [
 ];
 /// By how much a wait is shortened or lengthened at random, as a part of it.
 pub const JITTER: f64 = 0.2;
-/// A callback that could not be sent for so long is given up, however few attempts it had.
+/// A callback that could not be sent for so long is not sent any more, however few attempts it had.
 pub const AGE_MAX: Duration = Duration::from_secs(3 * 24 * 60 * 60);
 /// The most callbacks of one endpoint that wait. What comes then takes the place of the oldest.
 pub const WAITING_MAX: u64 = 50_000;
 /// So many callbacks that were given up are remembered for each endpoint.
 pub const GIVEN_UP_KEPT: usize = 100;
-/// The most callbacks that one [`Callbacks::clear_callbacks`] removes.
+/// The most callbacks that one [`Callbacks::clear_callbacks`] or [`Callbacks::drop_old_callbacks`] removes.
 pub const CLEAR_MAX: usize = 500;
 /// The most of a receiver's words that is kept, in characters.
 pub const DETAIL_MAX: usize = 300;
@@ -268,11 +268,13 @@ pub struct EndpointState {
     pub tenant: TenantId,
     /// How many callbacks wait.
     pub waiting: u64,
+    /// When the oldest of them was made.
+    pub oldest: Option<Timestamp>,
     /// Taken by the receiver.
     pub delivered: u64,
     /// Given up after the last attempt.
     pub given_up: u64,
-    /// Thrown away unsent: too many waited, or the endpoint was disabled.
+    /// Thrown away unsent: too many waited, or for too long, or the endpoint was disabled.
     pub dropped: u64,
     /// When it answered that it wants no more, if it did.
     pub disabled_at: Option<Timestamp>,
@@ -338,6 +340,9 @@ pub trait Callbacks: Send + Sync {
     /// Throws away up to [`CLEAR_MAX`] of the callbacks of an endpoint that is disabled or configured no more, and when
     /// none is left whatever is kept of the latter. Returns how many; 0: nothing is left. Does nothing for others.
     async fn clear_callbacks(&self, endpoint: EndpointId) -> Result<usize, StoreError>;
+
+    /// Throws away up to [`CLEAR_MAX`] of an endpoint's oldest callbacks that were made before `before`. Returns how many.
+    async fn drop_old_callbacks(&self, endpoint: EndpointId, before: Timestamp) -> Result<usize, StoreError>;
 
     /// Enables a tenant's endpoint. False: it is none of the tenant's, or was not disabled.
     async fn enable_endpoint(&self, tenant: TenantId, endpoint: EndpointId) -> Result<bool, StoreError>;

@@ -18,8 +18,12 @@ const SLOTS_MAX: usize = 128;
 /// They take this part of the descriptors that are left for attempts.
 const DESCRIPTORS_PART: usize = 8;
 
-/// Works until `stop`, and until what is under way then has ended. `descriptors` is how many attempts may have open.
-pub async fn run(app: Arc<App>, descriptors: usize, stop: CancellationToken) {
-    let slots = (descriptors / DESCRIPTORS_PART).clamp(2, SLOTS_MAX);
+/// How many callbacks may be under way at once, of so many descriptors that are left for attempts of all kinds.
+pub fn slots(descriptors: usize) -> usize {
+    (descriptors / DESCRIPTORS_PART).clamp(2, SLOTS_MAX)
+}
+
+/// Works until `stop`, and until what is under way then has ended. At most `slots` callbacks are under way at once.
+pub async fn run(app: Arc<App>, slots: usize, stop: CancellationToken) {
     tokio::join!(post::run(&app, slots, &stop), channels::run(&app, &stop), housekeeping::run(&app, &stop));
 }

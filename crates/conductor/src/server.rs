@@ -109,10 +109,12 @@ impl Server {
             tracing::warn!(%error, "Who wants callbacks could not be written; it is tried again");
         }
         let (work, connections) = (TaskTracker::new(), TaskTracker::new());
-        let bounds = Bounds { descriptors: limits.left_for_attempts(), ..Bounds::default() };
+        let left = limits.left_for_attempts();
+        let slots = callbacks::slots(left);
+        let bounds = Bounds { descriptors: left.saturating_sub(slots), ..Bounds::default() };
         work.spawn(dispatch::run(Arc::clone(&app), bounds, work.clone(), stop.clone()));
         work.spawn(janitor::run(Arc::clone(&app), stop.clone(), latest.map(NotificationId::made_at)));
-        work.spawn(callbacks::run(Arc::clone(&app), limits.left_for_attempts(), stop.clone()));
+        work.spawn(callbacks::run(Arc::clone(&app), slots, stop.clone()));
         work.spawn(replays::run(Arc::clone(&app), stop.clone()));
         let router = api::router(Arc::clone(&app));
         connections.spawn(listen::run(listener, router, limits, connections.clone(), stop.clone()));

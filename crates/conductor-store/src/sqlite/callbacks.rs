@@ -29,6 +29,7 @@ pub(crate) enum CallbackChange {
     Subscribe(Subscriptions),
     Settle(Box<Finished>),
     Clear(EndpointId),
+    DropOld(EndpointId, Timestamp),
     Enable(TenantId, EndpointId),
     Channel(Box<ChannelNews>, Timestamp),
     Forget(ChannelId),
@@ -112,6 +113,10 @@ impl Callbacks for SqliteStore {
         self.change_callbacks(CallbackChange::Clear(endpoint)).await
     }
 
+    async fn drop_old_callbacks(&self, endpoint: EndpointId, before: Timestamp) -> Result<usize, StoreError> {
+        self.change_callbacks(CallbackChange::DropOld(endpoint, before)).await
+    }
+
     async fn enable_endpoint(&self, tenant: TenantId, endpoint: EndpointId) -> Result<bool, StoreError> {
         self.change_callbacks(CallbackChange::Enable(tenant, endpoint)).await.map(|count| count > 0)
     }
@@ -166,7 +171,8 @@ fn callback(row: &Row<'_>) -> rusqlite::Result<Callback> {
 }
 
 const STATE_COLUMNS: &str = "endpoint, tenant, waiting, delivered, given_up, dropped, disabled_at, last_at, last_ok, \
-     last_code, last_detail";
+     last_code, last_detail, \
+     (SELECT created_at FROM callback WHERE endpoint = callback_endpoint.endpoint ORDER BY number LIMIT 1)";
 
 fn state(row: &Row<'_>) -> rusqlite::Result<EndpointState> {
     let count = |column| row.get::<_, i64>(column).map(i64::unsigned_abs);
@@ -179,6 +185,7 @@ fn state(row: &Row<'_>) -> rusqlite::Result<EndpointState> {
         endpoint: EndpointId::from_bytes(rows::id_bytes(row, 0)?),
         tenant: TenantId::from_bytes(rows::id_bytes(row, 1)?),
         waiting: count(2)?,
+        oldest: time(11)?,
         delivered: count(3)?,
         given_up: count(4)?,
         dropped: count(5)?,
@@ -216,6 +223,9 @@ pub(crate) fn apply(
         CallbackChange::Subscribe(subscriptions) => subscribe(transaction, subscriptions)?,
         CallbackChange::Settle(finished) => settle(transaction, finished).map(Called::of)?,
         CallbackChange::Clear(endpoint) => cleared::clear(transaction, memory, *endpoint).map(Called::of)?,
+        CallbackChange::DropOld(endpoint, before) => {
+            cleared::drop_old(transaction, *endpoint, *before).map(Called::of)?
+        }
         CallbackChange::Enable(tenant, endpoint) => {
             let sql = "UPDATE callback_endpoint SET disabled_at = NULL \
                        WHERE endpoint = ?1 AND tenant = ?2 AND disabled_at IS NOT NULL";

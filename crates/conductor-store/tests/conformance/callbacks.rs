@@ -283,6 +283,20 @@ pub(crate) async fn an_endpoint_that_wants_no_more_gets_no_more(mut w: World) {
     assert_eq!(w.callbacks().await.len(), 1);
 }
 
+pub(crate) async fn what_waits_too_long_is_thrown_away_when_told(w: World) {
+    w.listen().await;
+    w.dead_letter().await;
+    w.dead_letter().await;
+    w.clock.advance(SECOND);
+    let young = w.dead_letter().await;
+    assert_eq!(w.store().endpoints(TENANT).await.unwrap()[0].oldest, Some(start()));
+    assert_eq!(w.store().drop_old_callbacks(endpoint(), start()).await, Ok(0));
+    assert_eq!(w.store().drop_old_callbacks(endpoint(), w.now()).await, Ok(2));
+    assert_eq!(w.told().await, [(Event::NotificationFailed, young.to_string())]);
+    let state = w.store().endpoints(TENANT).await.unwrap().remove(0);
+    assert_eq!((state.waiting, state.dropped, state.oldest), (1, 2, Some(w.now())));
+}
+
 pub(crate) async fn what_is_configured_no_more_is_thrown_away_when_told(w: World) {
     w.listen().await;
     w.dead_letter().await;

@@ -94,6 +94,7 @@ macro_rules! conformance {
                         what_waits_survives_a_crash_and_is_found_by_whoever_asks,
                         a_settled_callback_is_done_or_waits_or_is_given_up, the_last_that_were_given_up_are_remembered,
                         an_endpoint_that_wants_no_more_gets_no_more,
+                        what_waits_too_long_is_thrown_away_when_told,
                         what_is_configured_no_more_is_thrown_away_when_told,
                         a_channel_is_told_of_and_what_was_told_is_remembered,
                         what_is_forgotten_is_forgotten_in_callbacks_too;

@@ -53,6 +53,9 @@ pub(crate) struct EndpointItem {
     public_keys: Vec<String>,
     /// Callbacks that wait.
     waiting: u64,
+    /// When the oldest of them was made; null where none waits.
+    #[schema(value_type = Option<String>, format = DateTime, required)]
+    oldest_waiting_at: Option<Timestamp>,
     /// Callbacks that were taken.
     delivered: u64,
     /// Callbacks that were given up after the last attempt.
@@ -118,6 +121,7 @@ impl EndpointItem {
         let count = |count: fn(&EndpointState) -> u64| state.as_ref().map_or(0, count);
         let (waiting, delivered) = (count(|state| state.waiting), count(|state| state.delivered));
         let (given_up_count, dropped) = (count(|state| state.given_up), count(|state| state.dropped));
+        let oldest_waiting_at = state.as_ref().and_then(|state| state.oldest);
         let disabled_at = state.as_ref().and_then(|state| state.disabled_at);
         let last = state.and_then(|state| state.last);
         let status = match (disabled_at, &last) {
@@ -134,6 +138,7 @@ impl EndpointItem {
             disabled_at,
             public_keys: endpoint.keys.iter().filter_map(SigningKey::public_key).collect(),
             waiting,
+            oldest_waiting_at,
             delivered,
             given_up: given_up_count,
             dropped,
@@ -177,7 +182,7 @@ fn unknown() -> ApiError {
         (status = 200, description = "The callbacks' endpoints.", body = EndpointPage,
             example = json!({ "data": [{ "id": "9a4d62a2-4f0d-5a3f-8d3e-0c1b3c1f7a55", "url": "https://acme.example",
                 "events": ["notification.failed"], "status": "active", "disabledAt": null, "publicKeys": [],
-                "waiting": 0, "delivered": 1204, "givenUp": 0, "dropped": 0,
+                "waiting": 0, "oldestWaitingAt": null, "delivered": 1204, "givenUp": 0, "dropped": 0,
                 "lastAttempt": { "at": "2024-01-15T10:30:05.000Z", "ok": true, "code": "204", "detail": null },
                 "lastGivenUp": [] }] })),
         ChannelRefusal

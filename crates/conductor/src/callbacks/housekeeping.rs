@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use conductor_core::callbacks::EndpointState;
+use conductor_core::callbacks::{AGE_MAX, EndpointState};
 use conductor_core::{EndpointId, StoreError, TenantId};
 use tokio_util::sync::CancellationToken;
 
@@ -73,7 +73,7 @@ async fn look(app: &App, registry: &Registry, seen: &mut Seen, stop: &Cancellati
             app.metrics.callbacks.dropped(state.tenant, new);
             tracing::warn!(
                 tenant.id = %state.tenant, endpoint.id = %state.endpoint, count = new, waiting = state.waiting,
-                "Callbacks thrown away unsent: too many wait for this endpoint, or it is disabled",
+                "Callbacks thrown away unsent: too many wait for this endpoint, or for too long, or it is disabled",
             );
         }
         dropped.insert(state.endpoint, state.dropped);
@@ -87,6 +87,12 @@ async fn look(app: &App, registry: &Registry, seen: &mut Seen, stop: &Cancellati
     };
     for state in states.iter().filter(is_idle) {
         clear(app, registry, state, stop).await?;
+    }
+    let before = app.clock.now().minus(AGE_MAX);
+    for state in states.iter().filter(|state| state.oldest.is_some_and(|oldest| oldest < before)) {
+        while app.store.drop_old_callbacks(state.endpoint, before).await? > 0 && !stop.is_cancelled() {
+            tokio::time::sleep(CLEAR_PAUSE).await;
+        }
     }
     Ok(())
 }

@@ -23,6 +23,8 @@ pub(super) struct Place {
     under_way: HashMap<i64, bool>,
     window: usize,
     failures: u32,
+    /// Its last attempt was taken, in this process or in one before. None: nobody has looked yet.
+    trusted: Option<bool>,
     paused_until: Timestamp,
     /// When it is to be looked at, if that is known.
     pub(super) look: Option<Timestamp>,
@@ -30,7 +32,14 @@ pub(super) struct Place {
 
 impl Default for Place {
     fn default() -> Self {
-        Self { under_way: HashMap::new(), window: 1, failures: 0, paused_until: Timestamp::ZERO, look: None }
+        Self {
+            under_way: HashMap::new(),
+            window: 1,
+            failures: 0,
+            trusted: None,
+            paused_until: Timestamp::ZERO,
+            look: None,
+        }
     }
 }
 
@@ -45,9 +54,14 @@ impl Place {
         (self.paused_until > now).then_some(self.paused_until)
     }
 
-    /// Whether its last attempt has failed.
-    pub(super) const fn is_failing(&self) -> bool {
-        self.failures > 0
+    /// Takes what the store has of its last attempt for granted, unless it knows better.
+    pub(super) fn learn(&mut self, last_was_taken: Option<bool>) {
+        self.trusted.get_or_insert(last_was_taken.unwrap_or(false));
+    }
+
+    /// Whether its last attempt has failed, or none was ever made: it may be one that lets everybody wait.
+    pub(super) fn is_failing(&self) -> bool {
+        self.trusted == Some(false)
     }
 
     /// How many attempts are under way.
@@ -71,6 +85,7 @@ impl Place {
     pub(super) fn leave(&mut self, number: i64, ok: bool, asked: Option<Duration>, now: Timestamp) -> bool {
         let failing = self.under_way.remove(&number).unwrap_or(false);
         let mut pause = asked.unwrap_or_default().min(RETRY_AFTER_MAX);
+        self.trusted = Some(ok);
         if ok {
             self.failures = 0;
             self.window = (self.window * 2).min(WINDOW_MAX);
@@ -113,6 +128,23 @@ mod tests {
         assert_eq!((place.free(), place.under_way(), place.has(3), place.has(8)), (0, 8, true, false));
         place.leave(3, false, None, NOW);
         assert_eq!((place.free(), place.under_way(), place.is_failing()), (0, 7, true));
+    }
+
+    #[test]
+    fn an_endpoint_is_trusted_as_long_as_its_last_attempt_was_taken() {
+        for (last, failing) in [(None, true), (Some(false), true), (Some(true), false)] {
+            let mut place = Place::default();
+            place.learn(last);
+            assert_eq!((place.is_failing(), place.enter(1)), (failing, failing), "{last:?}");
+        }
+        let mut place = Place::default();
+        place.learn(None);
+        place.enter(1);
+        assert!(place.leave(1, true, None, NOW), "it was not trusted when that began");
+        place.learn(Some(false));
+        assert!(!place.enter(2), "it knows better than the store by now");
+        assert!(!place.leave(2, false, None, NOW));
+        assert!(place.is_failing());
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! The loop that takes callbacks out of the store when they are due. Endpoints take turns, and those that fail share one
-//! half of the slots, so that they leave the other to those that answer.
+//! half of the slots, so that they leave the other to those that answer. So do those that have never answered.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -56,7 +56,7 @@ struct Post<'a> {
     app: &'a App,
     slots: usize,
     under_way: usize,
-    /// How many of those are to endpoints whose last attempt had failed when they began.
+    /// How many of those are to endpoints that were failing when they began.
     failing: usize,
     /// The endpoints for which something waits: never more than are configured.
     places: HashMap<EndpointId, Place>,
@@ -87,8 +87,6 @@ impl Post<'_> {
             place.look = None;
             if let Some(until) = place.pause(now) {
                 self.look(id, until);
-            } else if place.is_failing() && self.failing >= self.slots / 2 {
-                self.look(id, now.plus(AGAIN));
             } else if place.free() > 0 {
                 return Some(id);
             }
@@ -114,8 +112,13 @@ impl Post<'_> {
         }
         let room = place.free().min(self.slots - self.under_way);
         let waiting = self.app.store.callbacks(id, place.under_way() + room + 1).await?;
-        let is_disabled = waiting.state.is_none_or(|state| state.disabled_at.is_some());
+        let is_disabled = waiting.state.as_ref().is_none_or(|state| state.disabled_at.is_some());
         let place = self.places.entry(id).or_default();
+        place.learn(waiting.state.and_then(|state| state.last).map(|last| last.ok));
+        if place.is_failing() && self.failing >= self.slots / 2 {
+            self.look(id, now.plus(AGAIN));
+            return Ok((None, Vec::new()));
+        }
         let mut taken = Vec::new();
         let mut look = None;
         for callback in waiting.first {

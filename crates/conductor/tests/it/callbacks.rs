@@ -250,6 +250,48 @@ async fn an_endpoint_that_hangs_delays_neither_another_nor_a_notification() {
 }
 
 #[tokio::test]
+async fn endpoints_that_have_never_answered_leave_half_of_the_slots_to_those_that_have() {
+    let (hanging, good) = (Provider::start().await, Provider::start().await);
+    let end = CancellationToken::new();
+    hanging.then(Answer::status(200).held_until(&end));
+    let mut world = with_callbacks(World::new(), &[callback(&good.url(), &["notification.sent"])]);
+    let keys: Vec<String> =
+        (0..5).map(|number| format!("{number}-key-of-a-tenant-that-hangs-0123456789abcdef")).collect();
+    for (number, key) in keys.iter().enumerate() {
+        let tenant = format!("01943c2a-7c3e-7000-8000-0000000001{number:02}");
+        let endpoints: Vec<Value> = (0..16)
+            .map(|path| callback(&format!("{}/{number}/{path}", hanging.url()), &["notification.sent"]))
+            .collect();
+        let variable = format!("KEY_{number}");
+        world.channels.push(json!({ "tenantId": tenant, "channelType": "log" }));
+        world
+            .tenants
+            .as_array_mut()
+            .unwrap()
+            .push(json!({ "id": tenant, "name": "Hangs", "authKeyEnvVar": variable, "callbacks": endpoints }));
+        world.variables.push((variable, key.clone()));
+    }
+    let server = world.start().await;
+    let log = json!({ "channel": "log", "message": "x" });
+    server.send(KEY_A, &log).await;
+    good.wait_for(1).await;
+    endpoint(&server, |endpoint| endpoint["delivered"] == 1).await;
+    for key in &keys {
+        server.send(key, &log).await;
+    }
+    hanging.wait_for(64).await;
+    let start = Instant::now();
+    server.send(KEY_A, &log).await;
+    good.wait_for(2).await;
+    assert!(start.elapsed() < Duration::from_secs(10), "it waited for the others' time limit");
+    assert_eq!(hanging.most_under_way(), 64, "half of the slots");
+    end.cancel();
+    hanging.then(Answer::status(200));
+    hanging.wait_for(80).await;
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn a_redirect_is_not_followed_and_a_private_address_is_not_contacted() {
     let (receiver, elsewhere) = (Provider::start().await, Provider::start().await);
     receiver.next(Answer::status(307).header("Location", elsewhere.url()));

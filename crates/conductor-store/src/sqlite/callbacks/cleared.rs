@@ -38,6 +38,20 @@ pub(super) fn drop_oldest(transaction: &Transaction<'_>, endpoint: EndpointId) -
     note_dropped(transaction, endpoint, count)
 }
 
+/// Throws away a part of what was made before this time. The oldest have the smallest numbers.
+pub(super) fn drop_old(
+    transaction: &Transaction<'_>,
+    endpoint: EndpointId,
+    before: Timestamp,
+) -> rusqlite::Result<usize> {
+    let sql = "DELETE FROM callback WHERE endpoint = ?1 AND created_at < ?3 AND number IN \
+               (SELECT number FROM callback WHERE endpoint = ?1 ORDER BY number LIMIT ?2)";
+    let row = (endpoint.bytes(), rows::count(CLEAR_MAX), before.millis());
+    let count = transaction.prepare_cached(sql)?.execute(row)?;
+    note_dropped(transaction, endpoint, count)?;
+    Ok(count)
+}
+
 fn note_dropped(transaction: &Transaction<'_>, endpoint: EndpointId, count: usize) -> rusqlite::Result<()> {
     if count > 0 {
         let sql = "UPDATE callback_endpoint SET waiting = waiting - ?2, dropped = dropped + ?2 WHERE endpoint = ?1";
