@@ -255,6 +255,8 @@ async fn endpoints_that_have_never_answered_leave_half_of_the_slots_to_those_tha
     let end = CancellationToken::new();
     hanging.then(Answer::status(200).held_until(&end));
     let mut world = with_callbacks(World::new(), &[callback(&good.url(), &["notification.sent"])]);
+    // Few clients, so that there are descriptors for all slots.
+    world.limits.connections = 100;
     let keys: Vec<String> =
         (0..5).map(|number| format!("{number}-key-of-a-tenant-that-hangs-0123456789abcdef")).collect();
     for (number, key) in keys.iter().enumerate() {
