@@ -7,7 +7,7 @@ use utoipa::openapi::path::{HttpMethod, OperationBuilder, PathItem, PathsBuilder
 use utoipa::openapi::request_body::RequestBodyBuilder;
 use utoipa::openapi::{ContentBuilder, OpenApi, Ref, RefOr, Required, ResponseBuilder, Schema};
 
-/// The schemas' names.
+/// The schemas of the two kinds of bodies.
 const NOTIFICATION: &str = "NotificationCallback";
 const CHANNEL: &str = "ChannelCallback";
 
@@ -16,7 +16,16 @@ pub(crate) struct Webhooks;
 impl Modify for Webhooks {
     fn modify(&self, document: &mut OpenApi) {
         let components = document.components.get_or_insert_default();
-        for (name, schema) in [(NOTIFICATION, notification()), (CHANNEL, channel())] {
+        let data = "CalledBackNotification";
+        for (name, schema) in [
+            (NOTIFICATION, envelope(false, "What is posted when a notification comes to another state.", data)),
+            (CHANNEL, envelope(true, "What is posted when a channel goes down or comes up.", "CalledBackChannel")),
+            (data, notification()),
+            ("CalledBackDelivery", delivery()),
+            ("CalledBackAttempt", attempt()),
+            ("CalledBackReceipt", receipt()),
+            ("CalledBackChannel", channel()),
+        ] {
             let schema: RefOr<Schema> = serde_json::from_value(schema).expect("these are schemas");
             components.schemas.insert(name.to_owned(), schema);
         }
@@ -88,17 +97,42 @@ fn optional(schema: &Value) -> Value {
     json!({ "oneOf": [{ "type": "null" }, schema] })
 }
 
-fn envelope(events: &[&str], about: &str, data: &Value) -> Value {
+fn envelope(of_channel: bool, about: &str, data: &str) -> Value {
+    let events = Event::ALL.iter().filter(|event| event.is_of_channel() == of_channel);
+    let events: Vec<&str> = events.map(|event| event.as_str()).collect();
     let kind = json!({ "type": "string", "enum": events, "description": "What happened." });
-    object(about, &json!({ "type": kind, "timestamp": time("When it happened."), "data": data }))
-}
-
-fn events(of_channel: bool) -> Vec<&'static str> {
-    Event::ALL.iter().filter(|event| event.is_of_channel() == of_channel).map(|event| event.as_str()).collect()
+    object(about, &json!({ "type": kind, "timestamp": time("When it happened."), "data": word(data) }))
 }
 
 fn notification() -> Value {
-    let attempt = object(
+    let labels = json!({ "type": "object", "additionalProperties": { "type": "string" }, "description": "The caller's own labels." });
+    object(
+        "The notification, without message, title and data.",
+        &json!({
+            "id": id("Its id."), "tenantId": id("Whose it is."), "channel": text("The channel's type, as it was posted."),
+            "channelId": id("The channel, as it was posted."), "targetId": optional_text("The target, as it was posted."),
+            "status": word("Status"), "priority": word("Priority"), "key": optional_text("Its `key`."),
+            "metadata": labels, "timestamp": time("When it was accepted."), "delivery": word("CalledBackDelivery"),
+        }),
+    )
+}
+
+fn delivery() -> Value {
+    object(
+        "The delivery that came to this status: one through a fallback is another than the first.",
+        &json!({
+            "id": id("Its id."), "channel": text("The channel's type."), "channelId": id("The channel."),
+            "targetId": optional_text("The target within the channel; null means the channel's default."),
+            "status": word("Status"), "reason": optional(&word("FailureReason")),
+            "providerId": optional_text("The provider's id of the message."),
+            "attempts": { "type": "integer", "minimum": 0, "description": "How many were made." },
+            "lastAttempt": optional(&word("CalledBackAttempt")), "receipt": optional(&word("CalledBackReceipt")),
+        }),
+    )
+}
+
+fn attempt() -> Value {
+    object(
         "The last attempt.",
         &json!({
             "number": { "type": "integer", "minimum": 1, "description": "Counts from 1." },
@@ -108,46 +142,27 @@ fn notification() -> Value {
             "code": optional_text("The provider's own code."),
             "detail": optional_text("The provider's words."),
         }),
-    );
-    let receipt = object(
+    )
+}
+
+fn receipt() -> Value {
+    object(
         "What the provider reported later.",
         &json!({
             "status": word("Status"), "at": time("When it happened, or was reported."),
             "code": optional_text("The provider's own code."), "detail": optional_text("What it means."),
         }),
-    );
-    let delivery = object(
-        "The delivery that came to this status: one through a fallback is another than the first.",
-        &json!({
-            "id": id("Its id."), "channel": text("The channel's type."), "channelId": id("The channel."),
-            "targetId": optional_text("The target within the channel; null means the channel's default."),
-            "status": word("Status"), "reason": optional(&word("FailureReason")),
-            "providerId": optional_text("The provider's id of the message."),
-            "attempts": { "type": "integer", "minimum": 0, "description": "How many were made." },
-            "lastAttempt": optional(&attempt), "receipt": optional(&receipt),
-        }),
-    );
-    let data = object(
-        "The notification, without message, title and data.",
-        &json!({
-            "id": id("Its id."), "tenantId": id("Whose it is."), "channel": text("The channel's type, as it was posted."),
-            "channelId": id("The channel, as it was posted."), "targetId": optional_text("The target, as it was posted."),
-            "status": word("Status"), "priority": word("Priority"), "key": optional_text("Its `key`."),
-            "metadata": { "type": "object", "additionalProperties": { "type": "string" }, "description": "The caller's own labels." },
-            "timestamp": time("When it was accepted."), "delivery": delivery,
-        }),
-    );
-    envelope(&events(false), "What is posted when a notification comes to another state.", &data)
+    )
 }
 
 fn channel() -> Value {
-    let data = object(
+    object(
         "The channel.",
         &json!({
             "tenantId": id("Whose it is."), "channel": text("Its type."), "channelId": id("Its id."),
-            "channelName": text("Its name."), "status": { "type": "string", "enum": ["up", "down"] },
+            "channelName": text("Its name."),
+            "status": { "type": "string", "enum": ["up", "down"], "description": "Whether it works." },
             "reason": optional_text("Why it is down."), "since": time("Since when."),
         }),
-    );
-    envelope(&events(true), "What is posted when a channel goes down or comes up.", &data)
+    )
 }

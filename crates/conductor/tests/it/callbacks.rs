@@ -1,6 +1,7 @@
 //! Callbacks, from a change of state to the receiver: what is posted, what is tried again, and what is left alone.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use conductor_core::callbacks::SCHEDULE;
@@ -367,9 +368,57 @@ async fn what_was_kept_before_the_process_was_killed_is_sent_after_it() {
     let after = receiver.wait_for(seen + 3).await;
     let ids = |requests: &[Received]| {
         let ids = requests.iter().map(|request| request.header("webhook-id").to_owned());
-        ids.collect::<std::collections::BTreeSet<String>>()
+        ids.collect::<BTreeSet<String>>()
     };
     assert_eq!((ids(&after[seen..]).len(), ids(&after[seen..])), (3, ids(&before)));
+    drop(process);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_callback_is_lost_when_the_process_is_killed_at_any_instant() {
+    let receiver = Provider::start().await;
+    let world = failing(&receiver).await;
+    let directory = TempDir::new().expect("a directory");
+    world.write(&directory.path().join("config"));
+    let accepted: Arc<Mutex<BTreeSet<String>>> = Arc::default();
+    for life in 0..5 {
+        let process = Process::start(&directory, &world);
+        let mut clients = tokio::task::JoinSet::new();
+        for _ in 0..8 {
+            let (accepted, client, url) = (Arc::clone(&accepted), http(), format!("{}/notifications", process.url));
+            clients.spawn(async move {
+                loop {
+                    let body = json!({ "channel": "webhook", "message": "x" });
+                    let Ok(answer) = client.post(&url).bearer_auth(KEY_A).json(&body).send().await else { return };
+                    let Ok(answer) = answer.json::<Value>().await else { return };
+                    accepted.lock().unwrap().extend(answer["id"].as_str().map(str::to_owned));
+                }
+            });
+        }
+        let before = accepted.lock().unwrap().len();
+        let start = Instant::now();
+        while accepted.lock().unwrap().len() < before + 20 {
+            assert!(start.elapsed() < DEADLINE, "nothing is accepted");
+            tokio::time::sleep(Duration::from_millis(fastrand::u64(1..20) * (life + 1))).await;
+        }
+        drop(process);
+        clients.join_all().await;
+    }
+    let process = Process::start(&directory, &world);
+    let accepted = accepted.lock().unwrap().clone();
+    let start = Instant::now();
+    loop {
+        let received = receiver.received();
+        let told: BTreeSet<String> =
+            received.iter().map(|request| request.json()["data"]["id"].as_str().unwrap().to_owned()).collect();
+        if accepted.is_subset(&told) {
+            break;
+        }
+        let missing = accepted.difference(&told).count();
+        assert!(start.elapsed() < DEADLINE * 3, "{missing} of {} were never told", accepted.len());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(accepted.len() >= 100, "only {} were accepted", accepted.len());
     drop(process);
 }
 
