@@ -65,6 +65,7 @@ impl SqliteStore {
     }
 }
 
+// The dispatcher's readers are not used here: no delivery waits for a callback.
 #[async_trait]
 impl Callbacks for SqliteStore {
     async fn subscribe(&self, subscriptions: Subscriptions) -> Result<(), StoreError> {
@@ -87,7 +88,7 @@ impl Callbacks for SqliteStore {
             let first = statement.query_map((endpoint.bytes(), limit), callback)?.collect::<Result<_, _>>()?;
             Ok(WaitingCallbacks { first, state: find(connection, endpoint)? })
         };
-        self.own_readers.read(read).await
+        self.readers.read(read).await
     }
 
     async fn settle_callback(
@@ -106,7 +107,7 @@ impl Callbacks for SqliteStore {
             let sql = format!("SELECT {STATE_COLUMNS} FROM callback_endpoint");
             connection.prepare_cached(&sql)?.query_map([], state)?.collect()
         };
-        self.own_readers.read(read).await
+        self.readers.read(read).await
     }
 
     async fn clear_callbacks(&self, endpoint: EndpointId) -> Result<usize, StoreError> {
@@ -143,7 +144,7 @@ impl Callbacks for SqliteStore {
             let id = |row: &Row<'_>| rows::id_bytes(row, 0).map(ChannelId::from_bytes);
             connection.prepare_cached("SELECT channel FROM channel_down")?.query_map([], id)?.collect()
         };
-        self.own_readers.read(read).await
+        self.readers.read(read).await
     }
 
     async fn tell_of_channel(&self, news: ChannelNews, at: Timestamp) -> Result<(), StoreError> {
