@@ -15,6 +15,7 @@ mod api_send;
 mod api_wait;
 mod bad_providers;
 mod bulkheads;
+mod callbacks;
 mod channel_discord;
 mod channel_email;
 mod channel_google_chat;
