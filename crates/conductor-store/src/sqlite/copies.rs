@@ -270,12 +270,14 @@ impl Part {
             let mut options = File::options();
             options.read(true).write(true).mode(0o600);
             // A link is never followed: it could lead to a file that is somebody else's.
-            let file = match options.clone().create_new(true).open(&path) {
+            let (file, is_new) = match options.clone().create_new(true).open(&path) {
+                Ok(file) => (file, true),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => match options.open(&path) {
+                    Ok(file) => (file, false),
                     Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                    opened => opened.map_err(io)?,
+                    Err(error) => return Err(io(error)),
                 },
-                made => made.map_err(io)?,
+                Err(error) => return Err(io(error)),
             };
             match file.try_lock() {
                 Ok(()) => {}
@@ -285,7 +287,11 @@ impl Part {
             }
             // Before the lock was had another process may have renamed or removed it.
             if is_at(&file, &path) {
-                file.set_permissions(std::fs::Permissions::from_mode(0o600)).map_err(io)?;
+                match file.set_permissions(std::fs::Permissions::from_mode(0o600)) {
+                    // A file system that knows no modes, as of a memory stick, has to do without.
+                    Err(_) if is_new => {}
+                    set => set.map_err(io)?,
+                }
                 file.set_len(0).map_err(io)?;
                 remove(&with_suffix(&path, "-journal"))?;
                 return Ok(Self { path, file, is_done: false });
@@ -324,7 +330,11 @@ impl Part {
         self.file.sync_all().map_err(io)?;
         std::fs::rename(&self.path, target).map_err(io)?;
         self.is_done = true;
-        File::open(folder_of(target)).and_then(|folder| folder.sync_all()).map_err(io)
+        match File::open(folder_of(target)).and_then(|folder| folder.sync_all()) {
+            // A file system that cannot write a folder by itself, as some shares, does it with the file.
+            Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => Ok(()),
+            synced => synced.map_err(io),
+        }
     }
 }
 

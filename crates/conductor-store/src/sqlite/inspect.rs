@@ -12,6 +12,9 @@ use super::opening::{self, OpenError};
 use super::{FILE, damage, retention, rows};
 use crate::migrate::{known, version};
 
+/// How often a look that takes too long is told to end.
+const AGAIN: Duration = Duration::from_millis(1);
+
 /// What can be seen of a store from outside.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Inspection {
@@ -95,8 +98,11 @@ pub fn look_through(directory: &Path, time: Duration) -> Result<Soundness, OpenE
     let (done, is_done) = mpsc::channel::<()>();
     let found: rusqlite::Result<String> = std::thread::scope(|scope| {
         scope.spawn(move || {
-            if is_done.recv_timeout(time) == Err(mpsc::RecvTimeoutError::Timeout) {
+            let mut wait = time;
+            while is_done.recv_timeout(wait) == Err(mpsc::RecvTimeoutError::Timeout) {
+                // One that comes before the look has begun is forgotten.
                 interrupt.interrupt();
+                wait = AGAIN;
             }
         });
         let found = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0));

@@ -355,6 +355,6 @@ async fn a_look_from_outside_tells_what_waits_and_whether_somebody_uses_it() {
 
 #[tokio::test]
 async fn a_look_through_every_page_ends_in_time() {
-    let directory = filled(300).await;
+    let directory = filled(700).await;
     assert_eq!(look_through(directory.path(), Duration::ZERO).unwrap(), Soundness::Unfinished);
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use conductor_core::Timestamp;
-use conductor_store::{Copied, CopyError, back_up};
+use conductor_store::{Copied, CopyError, OpenError, back_up};
 
 use super::amounts::{count, size, time};
 use super::{Ended, Failure, Session, serve};
@@ -114,7 +114,11 @@ pub(super) fn failure(what: &str, error: &CopyError, help: &str) -> Failure {
     };
     let text = format!("{what}: {text}\n  help: {help}");
     match error {
-        CopyError::Missing(_) | CopyError::Exists(_) | CopyError::Open(_) => Failure::Refused(text),
+        CopyError::Missing(_)
+        | CopyError::Exists(_)
+        | CopyError::Open(OpenError::Locked(_) | OpenError::Migrate(..) | OpenError::Damaged(..)) => {
+            Failure::Refused(text)
+        }
         _ => Failure::Failed(text),
     }
 }

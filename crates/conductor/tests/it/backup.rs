@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -24,20 +24,11 @@ const TRIES: usize = 40;
 const LARGE: usize = 60_000;
 const MANY: usize = 600;
 
-fn world(provider: &Provider) -> World {
-    World::new().webhook(TENANT_A, "hook", &provider.url(), &json!({}))
-}
-
 /// A call of the program with the folders of a world.
 fn command(directory: &TempDir, world: &World, arguments: &[&str]) -> Command {
     let mut command = conductor(directory.path(), arguments);
     in_world(&mut command, directory.path(), world);
     command
-}
-
-fn begin(directory: &TempDir, world: &World) -> Process {
-    world.write(&directory.path().join("config"));
-    Process::start(directory, world)
 }
 
 async fn post(http: &reqwest::Client, url: &str, path: &str, body: &Value) -> Option<Value> {
@@ -66,14 +57,17 @@ async fn accept_many(url: &str) -> Vec<String> {
 /// Clients that send without end until the server is gone or they are told to stop.
 struct Load {
     is_over: Arc<AtomicBool>,
+    accepted: Arc<AtomicUsize>,
     clients: JoinSet<Vec<String>>,
 }
 
 impl Load {
     fn begin(url: &str) -> Self {
-        let (is_over, mut clients) = (Arc::new(AtomicBool::new(false)), JoinSet::new());
+        let (is_over, accepted, mut clients) =
+            (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default(), JoinSet::new());
         for client in 0..4 {
-            let (http, url, is_over) = (http(), url.to_owned(), Arc::clone(&is_over));
+            let (http, url) = (http(), url.to_owned());
+            let (is_over, accepted) = (Arc::clone(&is_over), Arc::clone(&accepted));
             clients.spawn(async move {
                 let mut ids = Vec::new();
                 while !is_over.load(Ordering::Relaxed) {
@@ -81,12 +75,23 @@ impl Load {
                         json!({ "channel": "webhook", "message": "x".repeat(2_000), "targetId": client.to_string() });
                     let Some(told) = post(&http, &url, "/notifications", &body).await else { break };
                     ids.push(told["id"].as_str().expect("an id").to_owned());
+                    accepted.fetch_add(1, Ordering::Relaxed);
                     tokio::time::sleep(Duration::from_millis(2)).await;
                 }
                 ids
             });
         }
-        Self { is_over, clients }
+        Self { is_over, accepted, clients }
+    }
+
+    /// Waits until so many have been accepted.
+    async fn until(self, count: usize) -> Self {
+        let began = Instant::now();
+        while self.accepted.load(Ordering::Relaxed) < count {
+            assert!(began.elapsed() < DEADLINE, "{:?} of {count} were accepted", self.accepted);
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        self
     }
 
     async fn end(self) -> Vec<String> {
@@ -107,6 +112,15 @@ async fn expect_all(url: &str, ids: &[String]) {
     }
 }
 
+/// A signal takes a while to arrive.
+fn until_stopped(process: &Process) {
+    let began = Instant::now();
+    let state = || fs::read_to_string(format!("/proc/{}/stat", process.id())).unwrap_or_default();
+    while !state().rsplit(')').next().unwrap_or_default().trim_start().starts_with(['T', 'Z']) {
+        assert!(began.elapsed() < DEADLINE, "it does not stop: {}", state());
+    }
+}
+
 /// Starts a command that writes `part`, and stops it in the middle of that by a signal.
 fn half_way(part: &Path, command: impl Fn() -> Command, undo: impl Fn()) -> Process {
     for _ in 0..TRIES {
@@ -115,6 +129,7 @@ fn half_way(part: &Path, command: impl Fn() -> Command, undo: impl Fn()) -> Proc
         while process.is_running() {
             if fs::metadata(part).is_ok_and(|part| part.len() > 1_000_000) {
                 process.signal(Signal::STOP);
+                until_stopped(&process);
                 if part.exists() {
                     return process;
                 }
@@ -128,62 +143,83 @@ fn half_way(part: &Path, command: impl Fn() -> Command, undo: impl Fn()) -> Proc
     panic!("it is never seen half-way");
 }
 
-fn backup_half_way(directory: &TempDir, world: &World, target: &Path) -> Process {
-    let words = ["backup", target.to_str().expect("UTF-8")];
-    let remove = || fs::remove_file(target).expect("it is there");
-    half_way(&part_of(target), || command(directory, world, &words), remove)
-}
-
 fn part_of(path: &Path) -> PathBuf {
     let mut part = path.as_os_str().to_owned();
     part.push(".part");
     part.into()
 }
 
-/// Restores into a folder of its own, which a server of this world can use.
-fn restored(target: &Path, world: &World) -> (TempDir, Ended) {
-    let place = TempDir::new().expect("a directory");
-    world.write(&place.path().join("config"));
-    let ended = run(&mut command(&place, world, &["restore", target.to_str().expect("UTF-8")])).with(0);
-    (place, ended)
+/// A server whose store takes a while to copy, and a place for its backup.
+struct Scene {
+    directory: TempDir,
+    elsewhere: TempDir,
+    world: World,
+    process: Process,
+    /// What was accepted before anything else happens.
+    before: Vec<String>,
+    _provider: Provider,
+}
+
+impl Scene {
+    async fn begin() -> Self {
+        let provider = Provider::start().await;
+        let (directory, elsewhere) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+        let world = World::new().webhook(TENANT_A, "hook", &provider.url(), &json!({}));
+        world.write(&directory.path().join("config"));
+        let process = Process::start(&directory, &world);
+        let before = accept_many(&process.url).await;
+        Self { directory, elsewhere, world, process, before, _provider: provider }
+    }
+
+    fn target(&self) -> PathBuf {
+        self.elsewhere.path().join("conductor.db")
+    }
+
+    /// Backs up to a file of this name.
+    fn backup(&self, target: &Path) -> Command {
+        command(&self.directory, &self.world, &["backup", target.to_str().expect("UTF-8")])
+    }
+
+    fn backup_half_way(&self) -> Process {
+        let target = self.target();
+        half_way(&part_of(&target), || self.backup(&target), || fs::remove_file(&target).expect("it is there"))
+    }
+
+    /// Restores a backup into a folder of its own, and starts a server there that has to know all of these.
+    async fn expect_in(&self, target: &Path, ids: &[String]) -> (TempDir, Process) {
+        let place = TempDir::new().expect("a directory");
+        self.world.write(&place.path().join("config"));
+        let words = ["restore", target.to_str().expect("UTF-8")];
+        let told = run(&mut command(&place, &self.world, &words)).with(0).out;
+        for words in
+            ["Restored ", "it is sound.", "What was accepted later is not in it", "Start the server: conductor"]
+        {
+            assert!(told.contains(words), "{words:?} not in {told}");
+        }
+        assert!(told.contains("deliveries wait: the next start sends them"), "{told}");
+        let process = Process::start(&place, &self.world);
+        expect_all(&process.url, ids).await;
+        (place, process)
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backup_beside_a_server_under_load_serves_all_that_was_accepted_before_it_began() {
-    let provider = Provider::start().await;
-    let (directory, elsewhere) = (TempDir::new().unwrap(), TempDir::new().unwrap());
-    let world = world(&provider);
-    let process = begin(&directory, &world);
-    let large = accept_many(&process.url).await;
-    let first = Load::begin(&process.url);
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    let mut before = first.end().await;
-    before.extend(large);
-    let load = Load::begin(&process.url);
-    let target = elsewhere.path().join("conductor.db");
-    let mut backup = command(&directory, &world, &["backup", target.to_str().unwrap()]);
+    let scene = Scene::begin().await;
+    let small = Load::begin(&scene.process.url).until(50).await.end().await;
+    let load = Load::begin(&scene.process.url);
+    let mut backup = scene.backup(&scene.target());
     let told = tokio::task::spawn_blocking(move || run(&mut backup).with(0)).await.unwrap();
     for words in ["Backed up to ", "MiB), and read from end to end: it is sound.", "notifications, the newest", ".env"]
     {
         assert!(told.out.contains(words), "{words:?} not in {}", told.out);
     }
-    let during = load.end().await;
-    assert!(during.len() > 5, "the server was hardly in use: {}", during.len());
-    let mode = fs::metadata(&target).unwrap().permissions().mode() & 0o777;
-    assert_eq!((mode, fs::read_dir(elsewhere.path()).unwrap().count()), (0o600, 1));
-    // The machine is lost.
-    drop(process);
-    let (place, told) = restored(&target, &world);
-    for words in
-        ["Restored ", "it is sound.", "What was accepted later is not in it", "600 deliveries wait", "Start the"]
-    {
-        let many = words == "600 deliveries wait" && told.out.contains("deliveries wait: the next start sends them");
-        assert!(many || told.out.contains(words), "{words:?} not in {}", told.out);
-    }
-    let process = Process::start(&place, &world);
-    expect_all(&process.url, &before).await;
+    load.until(5).await.end().await;
+    let mode = fs::metadata(scene.target()).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode, fs::read_dir(scene.elsewhere.path()).unwrap().count()), (0o600, 1));
+    let before = [scene.before.clone(), small.clone()].concat();
+    let (_place, process) = scene.expect_in(&scene.target(), &before).await;
     // What waited in the backup is sent, and something new too.
-    let small = &before[..before.len() - MANY];
     let new = post(&http(), &process.url, "/notifications", &json!({ "channel": "webhook", "message": "new" })).await;
     let new = new.expect("accepted")["id"].as_str().expect("an id").to_owned();
     for id in small.iter().chain([&new]) {
@@ -198,102 +234,71 @@ async fn a_backup_beside_a_server_under_load_serves_all_that_was_accepted_before
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_is_killed_and_started_again_during_a_backup_spoils_neither_it_nor_itself() {
-    let provider = Provider::start().await;
-    let (directory, elsewhere) = (TempDir::new().unwrap(), TempDir::new().unwrap());
-    let world = world(&provider);
-    let process = begin(&directory, &world);
-    let before = accept_many(&process.url).await;
-    let load = Load::begin(&process.url);
-    let target = elsewhere.path().join("conductor.db");
-    let backup = backup_half_way(&directory, &world, &target);
+    let mut scene = Scene::begin().await;
+    let load = Load::begin(&scene.process.url).until(5).await;
+    let backup = scene.backup_half_way();
     // kill -9, with requests under way and the backup in the middle of the file.
-    drop(process);
+    scene.process.signal(Signal::KILL);
+    assert!(scene.process.ended_within(DEADLINE).await.is_some());
+    scene.process = Process::start(&scene.directory, &scene.world);
     let accepted = load.end().await;
-    let process = Process::start(&directory, &world);
-    let load = Load::begin(&process.url);
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    assert!(!target.exists(), "it has its name before it is complete");
+    let later = Load::begin(&scene.process.url).until(50).await.end().await;
+    assert!(!scene.target().exists(), "it has its name before it is complete");
     backup.signal(Signal::CONT);
     let told = tokio::task::spawn_blocking(move || backup.ended().with(0)).await.unwrap();
     assert!(told.out.contains("it is sound"), "{}", told.out);
-    let later = load.end().await;
-    expect_all(&process.url, &[before.clone(), accepted, later].concat()).await;
-    process.stop().with(0);
-    let (place, _) = restored(&target, &world);
-    let process = Process::start(&place, &world);
-    expect_all(&process.url, &before).await;
-    process.stop().with(0);
+    expect_all(&scene.process.url, &[scene.before.clone(), accepted, later].concat()).await;
+    scene.expect_in(&scene.target(), &scene.before).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_is_killed_for_good_leaves_a_store_that_is_backed_up_whole() {
-    let provider = Provider::start().await;
-    let (directory, elsewhere) = (TempDir::new().unwrap(), TempDir::new().unwrap());
-    let world = world(&provider);
-    let process = begin(&directory, &world);
-    let before = accept_many(&process.url).await;
-    let target = elsewhere.path().join("conductor.db");
-    let backup = backup_half_way(&directory, &world, &target);
-    drop(process);
+    let scene = Scene::begin().await;
+    let backup = scene.backup_half_way();
+    scene.process.signal(Signal::KILL);
     backup.signal(Signal::CONT);
     backup.ended().with(0);
     // And one that begins when nobody is there any more.
-    let second = elsewhere.path().join("second.db");
-    run(&mut command(&directory, &world, &["backup", second.to_str().unwrap()])).with(0);
-    for target in [target, second] {
-        let (place, _) = restored(&target, &world);
-        let process = Process::start(&place, &world);
-        expect_all(&process.url, &before).await;
+    let second = scene.elsewhere.path().join("second.db");
+    run(&mut scene.backup(&second)).with(0);
+    for target in [scene.target(), second] {
+        scene.expect_in(&target, &scene.before).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backup_that_is_killed_leaves_no_backup_and_the_next_one_takes_its_place() {
-    let provider = Provider::start().await;
-    let (directory, elsewhere) = (TempDir::new().unwrap(), TempDir::new().unwrap());
-    let world = world(&provider);
-    let process = begin(&directory, &world);
-    let before = accept_many(&process.url).await;
-    let target = elsewhere.path().join("conductor.db");
-    let words = ["backup", target.to_str().unwrap()];
-    let backup = backup_half_way(&directory, &world, &target);
-    let busy = run(&mut command(&directory, &world, &words)).with(1);
+    let scene = Scene::begin().await;
+    let target = scene.target();
+    let backup = scene.backup_half_way();
+    let busy = run(&mut scene.backup(&target)).with(1);
     assert!(busy.err.contains("another process is writing this copy") && busy.err.contains("help: "), "{}", busy.err);
     drop(backup);
     assert!(part_of(&target).exists() && !target.exists());
-    let (status, _) = answer(http().get(format!("{}/readyz", process.url))).await;
+    let (status, _) = answer(http().get(format!("{}/readyz", scene.process.url))).await;
     assert_eq!(status, 200);
-    run(&mut command(&directory, &world, &words)).with(0);
+    run(&mut scene.backup(&target)).with(0);
     assert!(target.exists() && !part_of(&target).exists());
-    let (place, _) = restored(&target, &world);
-    expect_all(&Process::start(&place, &world).url, &before).await;
-    process.stop().with(0);
+    scene.expect_in(&target, &scene.before).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restore_that_is_killed_leaves_no_store_and_is_done_again() {
-    let provider = Provider::start().await;
-    let (directory, elsewhere) = (TempDir::new().unwrap(), TempDir::new().unwrap());
-    let world = world(&provider);
-    let process = begin(&directory, &world);
-    let before = accept_many(&process.url).await;
-    let target = elsewhere.path().join("conductor.db");
-    let words = ["restore", target.to_str().unwrap()];
-    run(&mut command(&directory, &world, &["backup", target.to_str().unwrap()])).with(0);
-    process.stop().with(0);
+    let scene = Scene::begin().await;
+    run(&mut scene.backup(&scene.target())).with(0);
     let place = TempDir::new().unwrap();
-    world.write(&place.path().join("config"));
+    scene.world.write(&place.path().join("config"));
     let store = place.path().join("conductor.db");
-    let undo = || fs::remove_file(&store).expect("it was restored");
-    let restore = half_way(&part_of(&store), || command(&place, &world, &words), undo);
-    let owned = run(&mut command(&place, &world, &words)).with(2);
+    let restore = || command(&place, &scene.world, &["restore", scene.target().to_str().expect("UTF-8")]);
+    let killed = half_way(&part_of(&store), restore, || fs::remove_file(&store).expect("it was restored"));
+    let owned = run(&mut restore()).with(2);
     assert!(owned.err.contains("another conductor is using this store"), "{}", owned.err);
-    drop(restore);
+    drop(killed);
     assert!(!store.exists(), "half of a store");
-    run(&mut command(&place, &world, &words)).with(0);
+    run(&mut restore()).with(0);
     assert!(store.exists() && !part_of(&store).exists());
-    let process = Process::start(&place, &world);
-    expect_all(&process.url, &before).await;
+    let process = Process::start(&place, &scene.world);
+    expect_all(&process.url, &scene.before).await;
     process.stop().with(0);
 }
 

@@ -57,7 +57,9 @@ fn older(number: usize) -> TempDir {
     for (number, sql) in migrations().iter().take(number).enumerate() {
         store.execute_batch(sql).expect("applied");
         let checksum = digest(&SHA256, sql.as_bytes());
-        store.execute("INSERT INTO migration VALUES (?1, ?2)", (number + 1, checksum.as_ref())).expect("written");
+        store
+            .execute("INSERT INTO migration VALUES (?1, ?2)", (number as i64 + 1, checksum.as_ref()))
+            .expect("written");
     }
     let id = |text: &str| format!("x'{}'", text.replace('-', ""));
     let (notification, tenant, channel) = (id(WAITING), id(TENANT_A), id(CHANNELS[0]));
@@ -96,7 +98,8 @@ async fn until_sent(url: &str, id: &str) {
 /// How many migrations a store has.
 fn version_of(directory: &TempDir) -> usize {
     let store = Connection::open(directory.path().join("conductor.db")).expect("opened");
-    store.query_row("SELECT count(*) FROM migration", [], |row| row.get(0)).expect("counted")
+    let count: i64 = store.query_row("SELECT count(*) FROM migration", [], |row| row.get(0)).expect("counted");
+    usize::try_from(count).expect("a small number")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -169,7 +172,7 @@ async fn a_store_of_a_newer_version_is_refused_with_words_and_left_as_it_is() {
     let next = migrations().len() + 1;
     let store = Connection::open(directory.path().join("conductor.db")).unwrap();
     store.execute_batch("CREATE TABLE of_the_future (x); PRAGMA journal_mode = DELETE").unwrap();
-    store.execute("INSERT INTO migration VALUES (?1, x'00')", [next]).unwrap();
+    store.execute("INSERT INTO migration VALUES (?1, x'00')", [next as i64]).unwrap();
     drop(store);
     let found = format!("the store has version {next}; this program knows versions up to {}", next - 1);
     refused(&directory, &world, &[], &[&found, "use the newer program", "start the newer version of Conductor again"]);
