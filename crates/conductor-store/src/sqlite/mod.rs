@@ -52,6 +52,7 @@ mod retention;
 mod rows;
 #[cfg(test)]
 mod tests;
+mod work;
 mod write;
 mod writer;
 
