@@ -72,9 +72,7 @@ pub(crate) fn examine(path: &Path) -> Result<Connection, OpenError> {
     sound(damage::of_files(path).map_err(file)?)?;
     keep_private(path).map_err(file)?;
     let connection = Connection::open(path).map_err(engine)?;
-    // A log with something in it stays; one that is empty goes when the file is closed.
-    let has_log = damage::log_of(path).metadata().is_ok_and(|log| log.len() > 0);
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, has_log).map_err(engine)?;
+    leave_log(&connection, path).map_err(engine)?;
     refuse_foreign(&connection).map_err(|error| OpenError::of_migration(path, error))?;
     version(&connection).map_err(|error| OpenError::of_migration(path, error))?;
     sound(damage::of_content(&connection).map_err(engine)?)?;
@@ -92,11 +90,20 @@ pub(crate) fn look_into(path: &Path) -> Result<Connection, OpenError> {
     {
         return Err(OpenError::Damaged(path.to_owned(), what));
     }
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    // Who may not write cannot take away, when the file is closed, what the engine made beside it to read it.
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(engine)?;
-    connection.execute_batch("PRAGMA busy_timeout = 5000; PRAGMA temp_store = MEMORY").map_err(engine)?;
+    leave_log(&connection, path).map_err(engine)?;
+    let settings = "PRAGMA query_only = 1; PRAGMA busy_timeout = 5000; PRAGMA temp_store = MEMORY";
+    connection.execute_batch(settings).map_err(engine)?;
     refuse_foreign(&connection).map_err(|error| OpenError::of_migration(path, error))?;
     Ok(connection)
+}
+
+/// A log with something in it stays when the file is closed; one that is empty goes.
+fn leave_log(connection: &Connection, path: &Path) -> rusqlite::Result<()> {
+    let has_log = damage::log_of(path).metadata().is_ok_and(|log| log.len() > 0);
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, has_log).map(drop)
 }
 
 /// Takes the store for this process, as long as the file is held.

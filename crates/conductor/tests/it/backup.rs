@@ -22,7 +22,7 @@ use super::support::server::{KEY_A, TENANT_A, World, answer, http};
 const TRIES: usize = 40;
 /// Enough that copying takes a while.
 const LARGE: usize = 60_000;
-const MANY: usize = 600;
+const MANY: usize = 300;
 
 /// A call of the program with the folders of a world.
 fn command(directory: &TempDir, world: &World, arguments: &[&str]) -> Command {
@@ -46,7 +46,7 @@ async fn accept_many(url: &str) -> Vec<String> {
         "expiresAt": "2200-01-01T00:00:00Z",
     });
     while ids.len() < MANY {
-        let batch = json!({ "notifications": vec![&one; 200] });
+        let batch = json!({ "notifications": vec![&one; 150] });
         let told = post(&http, url, "/notifications/batch", &batch).await.expect("an answer");
         let results = told["results"].as_array().expect("results");
         ids.extend(results.iter().map(|result| result["id"].as_str().expect("accepted").to_owned()));
@@ -100,14 +100,15 @@ impl Load {
     }
 }
 
-async fn story(url: &str, id: &str) -> (u16, Value) {
-    answer(http().get(format!("{url}/notifications/{id}")).bearer_auth(KEY_A)).await
+async fn story(http: &reqwest::Client, url: &str, id: &str) -> (u16, Value) {
+    answer(http.get(format!("{url}/notifications/{id}")).bearer_auth(KEY_A)).await
 }
 
 async fn expect_all(url: &str, ids: &[String]) {
     assert!(ids.len() > 10, "too few to prove anything: {}", ids.len());
+    let http = http();
     for id in ids {
-        let (status, story) = story(url, id).await;
+        let (status, story) = story(&http, url, id).await;
         assert_eq!(status, 200, "{id} is missing: {story}");
     }
 }
@@ -220,11 +221,12 @@ async fn a_backup_beside_a_server_under_load_serves_all_that_was_accepted_before
     let before = [scene.before.clone(), small.clone()].concat();
     let (_place, process) = scene.expect_in(&scene.target(), &before).await;
     // What waited in the backup is sent, and something new too.
-    let new = post(&http(), &process.url, "/notifications", &json!({ "channel": "webhook", "message": "new" })).await;
+    let http = http();
+    let new = post(&http, &process.url, "/notifications", &json!({ "channel": "webhook", "message": "new" })).await;
     let new = new.expect("accepted")["id"].as_str().expect("an id").to_owned();
     for id in small.iter().chain([&new]) {
         let began = Instant::now();
-        while story(&process.url, id).await.1["status"] != "sent" {
+        while story(&http, &process.url, id).await.1["status"] != "sent" {
             assert!(began.elapsed() < DEADLINE, "{id} is never sent");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
