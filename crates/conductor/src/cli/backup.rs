@@ -35,7 +35,8 @@ pub struct Arguments {
 
 pub(super) fn run(arguments: &Arguments, settings: &Settings, session: &mut Session<'_>) -> Result<Ended, Failure> {
     let now = session.clock.now();
-    let asked = session.working_dir.join(&arguments.file);
+    // Collected from its parts, a path is shown without those that say nothing, as in `a/./b`.
+    let asked: PathBuf = session.working_dir.join(&arguments.file).components().collect();
     let target = if asked.is_dir() { asked.join(name_of(now)) } else { asked };
     let copied = back_up(&settings.data_dir, &target, arguments.force, now).map_err(|error| {
         let help = match &error {
