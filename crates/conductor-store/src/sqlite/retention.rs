@@ -452,12 +452,17 @@ fn pragma(connection: &Connection, sql: &str) -> rusqlite::Result<u64> {
 /// What `PRAGMA auto_vacuum` says where pages can be given back step by step.
 const INCREMENTAL: u64 = 2;
 
+/// Whether the file gives empty room back to the file system.
+pub(crate) fn is_compactable(connection: &Connection) -> rusqlite::Result<bool> {
+    Ok(pragma(connection, "PRAGMA auto_vacuum")? == INCREMENTAL)
+}
+
 /// A file that was made before pages could be given back is rewritten once, if that takes no long time.
 pub(crate) fn make_compactable(connection: &Connection) -> rusqlite::Result<()> {
-    let number = |sql| pragma(connection, sql);
-    if number("PRAGMA auto_vacuum")? == INCREMENTAL {
+    if is_compactable(connection)? {
         return Ok(());
     }
+    let number = |sql| pragma(connection, sql);
     let bytes = number("PRAGMA page_count")?.saturating_mul(number("PRAGMA page_size")?);
     if bytes > REWRITE_MAX_BYTES {
         tracing::info!(

@@ -7,6 +7,7 @@ mod backlog;
 mod callbacks;
 mod changes;
 mod concurrency;
+mod copies;
 mod harness;
 mod idempotency;
 mod life;
@@ -19,6 +20,7 @@ mod replays;
 mod retention;
 mod sqlite;
 mod tidying;
+mod upgrade;
 
 /// Runs each case on each engine, as `engine::theme::case`.
 macro_rules! conformance {
