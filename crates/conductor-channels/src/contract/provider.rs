@@ -1,8 +1,8 @@
 //! A provider that does as its script says, well or badly.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -44,6 +44,15 @@ impl Answer {
     pub(crate) fn json(status: u16, body: &serde_json::Value) -> Self {
         let headers = vec![("content-type", "application/json".to_owned())];
         Self::Reply { status, headers, body: body.to_string() }
+    }
+
+    pub(crate) fn text(status: u16, body: impl Into<String>) -> Self {
+        Self::Reply { status, headers: Vec::new(), body: body.into() }
+    }
+
+    /// What something between here and the provider answers in its place.
+    pub(crate) fn page() -> Self {
+        Self::text(200, "<html>Please log in</html>")
     }
 
     pub(crate) fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
@@ -89,17 +98,25 @@ pub(crate) struct Provider {
 }
 
 impl Provider {
-    /// Answers so, one after the other; the last answer again and again.
+    /// Answers so, one after the other; the last answer again and again. It has an address of its own in this process:
+    /// what is remembered of another provider, which had the same port, is not remembered of this one.
     pub(crate) async fn answering(script: impl IntoIterator<Item = Answer>) -> Self {
-        Self::start(script, None).await
+        static NEXT: AtomicU32 = AtomicU32::new(u32::from_be_bytes([127, 0, 1, 0]));
+        let address = Ipv4Addr::from(NEXT.fetch_add(1, Ordering::SeqCst));
+        Self::start(address, script, None).await
+    }
+
+    /// The same at the address that `localhost` has.
+    pub(crate) async fn on_localhost(script: impl IntoIterator<Item = Answer>) -> Self {
+        Self::start(Ipv4Addr::LOCALHOST, script, None).await
     }
 
     pub(crate) async fn with_tls(script: impl IntoIterator<Item = Answer>, tls: TlsAcceptor) -> Self {
-        Self::start(script, Some(tls)).await
+        Self::start(Ipv4Addr::LOCALHOST, script, Some(tls)).await
     }
 
-    async fn start(script: impl IntoIterator<Item = Answer>, tls: Option<TlsAcceptor>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has a free port");
+    async fn start(host: Ipv4Addr, script: impl IntoIterator<Item = Answer>, tls: Option<TlsAcceptor>) -> Self {
+        let listener = TcpListener::bind((host, 0)).await.expect("loopback has a free port");
         let address = listener.local_addr().expect("it is bound");
         let state = Arc::new(State { script: Mutex::new(script.into_iter().collect()), ..State::default() });
         let mut server = JoinSet::new();

@@ -16,6 +16,7 @@ mod api_wait;
 mod bad_providers;
 mod bulkheads;
 mod channel_discord;
+mod channel_down;
 mod channel_email;
 mod channel_google_chat;
 mod channel_matrix;
