@@ -24,6 +24,7 @@ use crate::{ChannelContext, Plugin};
 pub(crate) mod checks;
 pub(crate) mod provider;
 pub(crate) mod published;
+pub(crate) mod samples;
 pub(crate) mod tls;
 
 pub(crate) use checks::contract_tests;

@@ -132,11 +132,6 @@ impl Share {
         let target = message.target.as_deref().or(self.target.as_deref());
         (self.place)(target.unwrap_or_default())
     }
-
-    fn allowances(&self) -> impl Iterator<Item = &'static Allowance> {
-        let own_pace = self.own_pace;
-        self.allowances.iter().filter(move |allowance| !own_pace || allowance.place.is_some())
-    }
 }
 
 /// A channel whose sends are counted together with those of others.
@@ -148,9 +143,9 @@ pub(crate) struct Counted<C> {
 #[async_trait]
 impl<C: Channel> Channel for Counted<C> {
     async fn send(&self, message: &Message) -> Result<Receipt, SendError> {
-        let Share { account, .. } = &self.share;
+        let Share { account, allowances, own_pace, .. } = &self.share;
         let place = self.share.place(message);
-        account.take(place, self.share.allowances(), Instant::now())?;
+        account.take(place, allowances, *own_pace, Instant::now())?;
         let result = self.channel.send(message).await;
         if let Err(error) = &result {
             account.told(place, error.kind, Instant::now());
@@ -207,11 +202,13 @@ impl Place {
 }
 
 impl Account {
-    /// Takes room for one message to `place`; else the error that says how long there is none.
+    /// Takes room for one message to `place`; else the error that says how long there is none. With a pace of its own, a
+    /// message counts for what all may send, but is not held back by it.
     fn take(
         &self,
         place: &str,
-        allowances: impl Iterator<Item = &'static Allowance>,
+        allowances: &'static [Allowance],
+        own_pace: bool,
         now: Instant,
     ) -> Result<(), SendError> {
         let mut room = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -223,23 +220,23 @@ impl Account {
             return Err(too_fast("this target", wait, Scope::Lane));
         }
         let holds = |allowance: &&Allowance| allowance.place.is_none_or(|is_one| is_one(place));
-        let (of_places, of_all): (Vec<&Allowance>, Vec<&Allowance>) =
-            allowances.filter(holds).partition(|allowance| allowance.place.is_some());
-        for (allowances, sent, scope) in [
-            (&of_all, Some(&room.whole.sent), Scope::Channel),
-            (&of_places, known.map(|known| &known.sent), Scope::Lane),
-        ] {
-            for allowance in allowances {
-                if let Some(wait) = sent.and_then(|sent| sent.wait(allowance.most, allowance.per, now)) {
-                    return Err(too_fast(allowance.whose, wait, scope));
-                }
+        let (of_place, of_all): (Vec<&Allowance>, Vec<&Allowance>) =
+            allowances.iter().filter(holds).partition(|allowance| allowance.place.is_some());
+        for allowance in of_all.iter().filter(|_| !own_pace) {
+            if let Some(wait) = room.whole.sent.wait(allowance, now) {
+                return Err(too_fast(allowance.whose, wait, Scope::Channel));
+            }
+        }
+        for allowance in &of_place {
+            if let Some(wait) = known.and_then(|known| known.sent.wait(allowance, now)) {
+                return Err(too_fast(allowance.whose, wait, Scope::Lane));
             }
         }
         if !of_all.is_empty() {
             room.whole.sent.push(&of_all, now);
         }
-        if !of_places.is_empty() {
-            room.place(place, now).sent.push(&of_places, now);
+        if !of_place.is_empty() {
+            room.place(place, now).sent.push(&of_place, now);
         }
         Ok(())
     }
@@ -310,10 +307,10 @@ struct Sent {
 }
 
 impl Sent {
-    /// How long it is until another may be sent, where `most` are allowed in any time as long as `per`.
-    fn wait(&self, most: usize, per: Duration, now: Instant) -> Option<Duration> {
-        let first = *self.at.get(self.at.len().checked_sub(most)?)?;
-        let wait = per.saturating_sub(now.saturating_duration_since(first));
+    /// How long it is until another may be sent.
+    fn wait(&self, allowance: &Allowance, now: Instant) -> Option<Duration> {
+        let first = *self.at.get(self.at.len().checked_sub(allowance.most)?)?;
+        let wait = allowance.per.saturating_sub(now.saturating_duration_since(first));
         (!wait.is_zero()).then_some(wait)
     }
 

@@ -74,6 +74,11 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
+    pub(crate) fn of(method: &str, path: &str) -> Self {
+        let (method, path) = (method.to_owned(), path.to_owned());
+        Self { method, path, headers: HeaderMap::new(), body: Vec::new(), text: String::new() }
+    }
+
     pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("")
     }

@@ -3,7 +3,7 @@
 use conductor_core::{Receipt, SendError, SendErrorKind};
 use serde_json::{Value, json};
 
-use super::spec;
+use super::{Seen, spec};
 
 /// What a provider's own description takes at one place, and nothing that it does not name.
 pub(crate) struct Description(jsonschema::Validator);
@@ -101,5 +101,88 @@ pub(crate) fn is_of_class(result: &Result<Receipt, SendError>, class: &str) -> b
         "recipient" | "policy" => kind == SendErrorKind::Permanent,
         "payload" => kind == SendErrorKind::Rejected,
         _ => false,
+    }
+}
+
+/// Whether a description has a call: its method, its path below `prefix`, and the names in its query.
+fn has_call(spec: &Value, prefix: &str, seen: &Seen) -> Result<(), String> {
+    let (path, query) = seen.path.split_once('?').unwrap_or((&seen.path, ""));
+    let path = path.strip_prefix(prefix).ok_or_else(|| format!("{path} does not begin with {prefix}"))?;
+    let paths = spec["paths"].as_object().expect("a description has paths");
+    let item = paths.iter().filter(|(template, _)| fits(template, path)).map(|(_, item)| item);
+    let method = seen.method.to_lowercase();
+    let operation = item.clone().find_map(|item| item.get(&method)).ok_or_else(|| format!("no {method} {path}"))?;
+    let parameters = item.chain([operation]).filter_map(|place| place["parameters"].as_array()).flatten();
+    let known: Vec<&str> = parameters.filter_map(|parameter| parameter["name"].as_str()).collect();
+    match url::form_urlencoded::parse(query.as_bytes()).find(|(name, _)| !known.contains(&&**name)) {
+        Some((name, _)) => Err(format!("{method} {path} knows no {name}")),
+        None => Ok(()),
+    }
+}
+
+/// Whether a path is one of those that a template such as `/bot{token}/getMe` stands for.
+fn fits(template: &str, path: &str) -> bool {
+    let fits = |(wanted, found): (&str, &str)| match wanted.split_once('{') {
+        Some((before, rest)) => {
+            let after = rest.split_once('}').map_or("", |(_, after)| after);
+            found.len() > before.len() + after.len() && found.starts_with(before) && found.ends_with(after)
+        }
+        None => wanted == found,
+    };
+    template.split('/').count() == path.split('/').count() && template.split('/').zip(path.split('/')).all(fits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::contract::samples::samples;
+    use crate::contract::{Answer, Provider, context, message, plugin};
+    use crate::http::HttpClients;
+
+    #[test]
+    fn a_call_that_is_not_described_is_noticed() {
+        let spec = json!({ "paths": { "/bot{token}/a": { "get": { "parameters": [{ "name": "b" }] } } } });
+        let call = |method, path| has_call(&spec, "/x", &Seen::of(method, path));
+        assert_eq!(call("GET", "/x/bot12/a?b=1"), Ok(()));
+        for (method, path) in [
+            ("POST", "/x/bot12/a"),
+            ("GET", "/x/bot/a"),
+            ("GET", "/x/bot12/a?c=1"),
+            ("GET", "/x/bot12/a/b"),
+            ("GET", "/bot12/a"),
+        ] {
+            assert!(call(method, path).is_err(), "{method} {path}");
+        }
+    }
+
+    #[tokio::test]
+    async fn every_call_stands_in_the_providers_own_description() {
+        for (kind, name, prefix) in [
+            ("discord", "discord.json", "/api/v10"),
+            ("discord-webhook", "discord.json", "/api/v10"),
+            ("slack", "slack_oas3.json", "/api"),
+            ("telegram", "telegram.json", ""),
+            ("matrix", "matrix.json", ""),
+            ("sms", "twilio.json", ""),
+            ("whatsapp", "whatsapp.json", ""),
+            ("gotify", "gotify.json", ""),
+        ] {
+            let Some(spec) = spec(name) else { return };
+            let sample = samples().into_iter().find(|sample| sample.kind == kind).expect("it is there");
+            let values = (sample.values)(false).as_object().cloned().expect("an object");
+            let provider =
+                Provider::answering([Answer::json(200, &json!({ "health": "green", "database": "green" }))]).await;
+            let context = context(&HttpClients::new(), Some(provider.url()));
+            let channel = plugin(kind).initialize(values, context).await.expect("the settings are valid");
+            for target in [None, sample.target.map(str::to_owned)] {
+                // What the answer means is another test's matter.
+                let _ = channel.send(&conductor_core::Message { target, ..message("hello") }).await;
+            }
+            let _ = channel.health_check().await;
+            assert!(provider.seen().len() >= 2, "{kind}");
+            for seen in provider.seen() {
+                assert_eq!(has_call(&spec, prefix, &seen), Ok(()), "{kind}");
+            }
+        }
     }
 }

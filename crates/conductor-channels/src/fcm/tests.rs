@@ -299,6 +299,12 @@ async fn an_argument_that_is_wrong_because_of_the_target_is_the_targets_fault() 
         Answer::json(400, &json!({ "error": error }))
     };
     assert_eq!(subject().refusal(&message("hello"), violation("message.token")).await.kind, SendErrorKind::Permanent);
+    let words = "The registration token is not a valid FCM registration token";
+    let error = json!({ "code": 400, "message": words, "status": "INVALID_ARGUMENT" });
+    let answer = Answer::json(400, &json!({ "error": error }));
+    assert_eq!(subject().refusal(&message("hello"), answer.clone()).await.kind, SendErrorKind::Permanent);
+    let topic = Message { target: Some("/topics/news".into()), ..message("hello") };
+    assert_eq!(subject().refusal(&topic, answer).await.kind, SendErrorKind::Rejected);
     assert_eq!(subject().refusal(&message("hello"), violation("message.data[0]")).await.kind, SendErrorKind::Rejected);
 }
 

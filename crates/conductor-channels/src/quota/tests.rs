@@ -2,6 +2,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
+use crate::contract::samples::{Sample, samples};
 use crate::contract::{Answer, Provider, context, message, plugin};
 use crate::http::HttpClients;
 use crate::{ChannelContext, Plugin};
@@ -15,7 +16,7 @@ const ALLOWED: &[Allowance] = &[
 ];
 
 fn take(account: &Account, place: &str, now: Instant) -> Option<(Duration, Scope)> {
-    match account.take(place, ALLOWED.iter(), now).err()?.kind {
+    match account.take(place, ALLOWED, false, now).err()?.kind {
         SendErrorKind::RateLimited { retry_after: Some(wait), scope } => Some((wait, scope)),
         other => panic!("{other:?}"),
     }
@@ -113,84 +114,13 @@ proptest! {
     }
 }
 
-/// A channel of each plugin that shares, to a provider, with another secret where `other` says so.
-struct Shop {
-    kind: &'static str,
-    values: fn(other: bool) -> serde_json::Value,
-    target: Option<&'static str>,
-}
-
-const ACCOUNT: &str = "AC0123456789abcdef0123456789abcdef";
-
-fn shops() -> Vec<Shop> {
-    let shop = |kind, values, target| Shop { kind, values, target };
-    vec![
-        shop("discord", |o| json!({ "botToken": pick(o, "a.b.c", "d.e.f"), "channelId": "41" }), Some("42")),
-        shop(
-            "discord-webhook",
-            |o| json!({ "webhookUrl": format!("https://discord.com/api/webhooks/77/{}", pick(o, "aaa", "bbb")) }),
-            Some("42"),
-        ),
-        shop("slack", |o| json!({ "botToken": pick(o, "xoxb-a", "xoxb-b"), "channel": "C1" }), Some("C2")),
-        shop("telegram", |o| json!({ "botToken": pick(o, "1:aaa", "1:bbb"), "chatId": "-1" }), None),
-        shop(
-            "matrix",
-            |o| json!({ "homeserverUrl": "https://m.example", "accessToken": pick(o, "a", "b"), "roomId": "!a:x" }),
-            Some("!b:x"),
-        ),
-        shop(
-            "sms",
-            |o| json!({ "accountSid": ACCOUNT, "authToken": pick(o, "a", "b"), "from": "+15551234567" }),
-            Some("+15557654321"),
-        ),
-        shop(
-            "whatsapp",
-            |o| json!({ "accessToken": pick(o, "a", "b"), "phoneNumberId": "1", "to": "+15551234567" }),
-            Some("+15557654321"),
-        ),
-        shop("ntfy", |o| json!({ "topic": "a", "token": pick(o, "tk_a", "tk_b") }), Some("b")),
-        shop("gotify", |o| json!({ "serverUrl": "https://g.example", "appToken": pick(o, "a", "b") }), None),
-        shop(
-            "pushover",
-            |o| json!({ "token": pick(o, "a", "b").repeat(30), "user": "u".repeat(30) }),
-            Some("gznej3rKEVAvPUxu9vvNnqpmZpokzF"),
-        ),
-        shop(
-            "mattermost",
-            |o| json!({ "serverUrl": "https://c.example", "botToken": pick(o, "a", "b"), "channelId": "c".repeat(26) }),
-            Some("dddddddddddddddddddddddddd"),
-        ),
-        shop(
-            "teams",
-            |o| json!({ "webhookUrl": format!("https://t.example/x?sig={}", pick(o, "aaaa", "bbbb")) }),
-            None,
-        ),
-        shop(
-            "google-chat",
-            |o| json!({ "webhookUrl": format!("https://g.example/v1/spaces/A/messages?key=k&token={}", pick(o, "a", "b")) }),
-            None,
-        ),
-        shop("apns", apple, Some("ab12")),
-    ]
-}
-
-fn pick(other: bool, one: &'static str, another: &'static str) -> &'static str {
-    if other { another } else { one }
-}
-
-fn apple(other: bool) -> serde_json::Value {
-    let key = include_str!("../apns/test_key.p8");
-    json!({ "key": key, "keyId": pick(other, "QUOTA00001", "QUOTA00002"), "teamId": "DEF123GHIJ",
-        "topic": "com.example.app", "deviceToken": "00fc13ad" })
-}
-
 /// A channel of another tenant for `tenant` 2.
-async fn channel(shop: &Shop, provider: &Provider, other: bool, tenant: u128) -> Arc<dyn Channel> {
-    let plugin: &Plugin = plugin(shop.kind);
+async fn channel(sample: &Sample, provider: &Provider, other: bool, tenant: u128) -> Arc<dyn Channel> {
+    let plugin: &Plugin = plugin(sample.kind);
     let own = context(&HttpClients::new(), Some(provider.url()));
     let tenant = conductor_core::TenantId::new(uuid::Uuid::from_u128(tenant));
     let context = ChannelContext { tenant, ..own };
-    let values = (shop.values)(other).as_object().cloned().expect("an object");
+    let values = (sample.values)(other).as_object().cloned().expect("an object");
     plugin.initialize(values, context).await.expect("the settings are valid")
 }
 
@@ -200,15 +130,16 @@ fn to(target: Option<&str>) -> Message {
 
 #[tokio::test]
 async fn what_one_channel_is_told_holds_for_all_with_its_credentials_and_for_a_channel_made_anew() {
-    for shop in shops() {
-        let kind = shop.kind;
+    for sample in samples() {
+        let kind = sample.kind;
         let limited = Answer::status(429).with("retry-after", "30");
         let provider = Provider::answering([limited, Answer::status(500)]).await;
-        let (first, second) = (channel(&shop, &provider, false, 1).await, channel(&shop, &provider, false, 2).await);
-        let told = first.send(&to(shop.target)).await.expect_err("a limit");
+        let (first, second) =
+            (channel(&sample, &provider, false, 1).await, channel(&sample, &provider, false, 2).await);
+        let told = first.send(&to(sample.target)).await.expect_err("a limit");
         assert!(matches!(told.kind, SendErrorKind::RateLimited { .. }), "{kind}: {told:?}");
         // With all the targets that there are, so that what is held back is not only the one place.
-        let error = second.send(&to(shop.target)).await.expect_err("the other is held back");
+        let error = second.send(&to(sample.target)).await.expect_err("the other is held back");
         let SendErrorKind::RateLimited { retry_after: Some(wait), scope } = error.kind else {
             panic!("{kind}: {error:?}")
         };
@@ -216,11 +147,30 @@ async fn what_one_channel_is_told_holds_for_all_with_its_credentials_and_for_a_c
         assert!(wait > 25 * SECOND && wait <= 30 * SECOND + MS, "{kind}: {wait:?}");
         assert!(error.message.starts_with("not asked: "), "{kind}: {error}");
         drop((first, second));
-        let anew = channel(&shop, &provider, false, 1).await;
-        assert!(matches!(anew.send(&to(shop.target)).await, Err(error) if error.message.starts_with("not asked: ")));
+        let anew = channel(&sample, &provider, false, 1).await;
+        assert!(matches!(anew.send(&to(sample.target)).await, Err(error) if error.message.starts_with("not asked: ")));
         assert_eq!(provider.seen().len(), 1, "{kind}");
-        let stranger = channel(&shop, &provider, true, 1).await;
-        let _ = stranger.send(&to(shop.target)).await;
+        let stranger = channel(&sample, &provider, true, 1).await;
+        let _ = stranger.send(&to(sample.target)).await;
         assert_eq!(provider.seen().len(), 2, "{kind}: another's credentials have room of their own");
     }
+}
+
+#[tokio::test]
+async fn a_pace_that_a_channels_options_name_takes_the_place_of_what_all_may_send() {
+    let provider = Provider::answering([Answer::json(200, &json!({ "name": "spaces/A/messages/B" }))]).await;
+    let sample = samples().into_iter().find(|sample| sample.kind == "google-chat").expect("it is there");
+    let paced = async |rate| {
+        let context = ChannelContext { rate, ..context(&HttpClients::new(), Some(provider.url())) };
+        let values = (sample.values)(false).as_object().cloned().expect("an object");
+        plugin(sample.kind).initialize(values, context).await.expect("the settings are valid")
+    };
+    let (usual, own) = (paced(None).await, paced(plugin("telegram").rate).await);
+    for _ in 0..6 {
+        assert!(own.send(&message("hello")).await.is_ok());
+    }
+    let error = usual.send(&message("hello")).await.expect_err("what the other has sent counts all the same");
+    assert!(matches!(error.kind, SendErrorKind::RateLimited { scope: Scope::Channel, .. }), "{error:?}");
+    assert!(error.message.starts_with("not asked: the provider's limit for a webhook is used up"), "{error}");
+    assert_eq!(provider.seen().len(), 6);
 }

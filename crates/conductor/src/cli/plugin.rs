@@ -152,5 +152,6 @@ fn as_json(plugin: &Plugin, is_enabled: bool) -> Value {
     let text = plugin.limits.text.map(|limit| json!({ "max": limit.max, "unit": limit.unit.as_str() }));
     json!({ "name": plugin.kind, "aliases": plugin.aliases, "about": plugin.about, "enabled": is_enabled,
         "limits": { "text": text, "rich": plugin.limits.rich },
-        "settings": plugin.settings.iter().map(setting).collect::<Vec<_>>(), "ways": plugin.ways })
+        "settings": plugin.settings.iter().map(setting).collect::<Vec<_>>(), "ways": plugin.ways,
+        "steps": plugin.steps })
 }

@@ -101,11 +101,11 @@ async fn providers_that_are_down_stop_no_start_are_told_and_come_back_by_themsel
     let begun = Instant::now();
     let server = world.start().await;
     assert!(begun.elapsed() < Duration::from_secs(10), "the start waited: {:?}", begun.elapsed());
-    let mut sent = Vec::new();
+    let mut waiting = Vec::new();
     for kind in kinds.iter().copied().chain(["email"]) {
         for number in 0..3 {
             let body = json!({ "channel": kind, "message": format!("number {number}") });
-            sent.push((kind, server.send(KEY_A, &body).await));
+            waiting.push((kind, server.send(KEY_A, &body).await));
         }
     }
     // Nobody else's trouble: what can go out does.
@@ -115,13 +115,16 @@ async fn providers_that_are_down_stop_no_start_are_told_and_come_back_by_themsel
         let reason = server.wait_for_health(KEY_A, kind, "down").await;
         assert!(reason.as_str().is_some_and(|reason| reason.contains("could not connect")), "{kind}: {reason}");
     }
+    for (kind, id) in &waiting {
+        let (_, story) = server.get(KEY_A, &format!("/notifications/{id}")).await;
+        assert_eq!(story["deliveries"][0]["attempts"][0]["outcome"], "retryable", "{kind}: {story:#}");
+        assert_ne!(story["status"], "failed", "{kind}");
+    }
     let provider = Provider::start_on(port);
     provider.then(Answer { body: TAKEN, ..Answer::status(200) });
-    for (kind, id) in sent.iter().filter(|(kind, _)| *kind != "email") {
-        let story = server.wait_for(KEY_A, id, "sent").await;
-        assert_eq!(story["deliveries"][0]["attempts"][0]["outcome"], "retryable", "{kind}");
-    }
     for kind in kinds {
+        let id = server.send(KEY_A, &json!({ "channel": kind, "message": "hello again" })).await;
+        server.wait_for(KEY_A, &id, "sent").await;
         assert_eq!(server.wait_for_health(KEY_A, kind, "up").await, Value::Null, "{kind}");
     }
     server.stop().await;

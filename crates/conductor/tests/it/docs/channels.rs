@@ -38,9 +38,9 @@ fn the_tables_are_those_of_the_program() {
 fn a_table_that_is_not_the_programs_is_noticed() {
     let document = read(&root().join("docs/CHANNELS.md"));
     let wrong = document.replacen("| `botToken` | `…_DISCORD_BOT_TOKEN`", "| `botToken` | `…_DISCORD_TOKEN`", 1);
-    assert_ne!(wrong, document);
-    assert_ne!(generated(&wrong), wrong);
-    assert_eq!(generated(&wrong), generated(&document));
+    assert!(wrong != document, "the row that is spoilt is not there");
+    assert!(generated(&wrong) != wrong, "it is not noticed");
+    assert!(generated(&wrong) == generated(&document), "it is not mended");
 }
 
 #[expect(clippy::disallowed_methods, reason = "whoever runs the tests says so in the environment")]
