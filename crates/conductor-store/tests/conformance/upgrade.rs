@@ -10,14 +10,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use conductor_core::callbacks::{
+    CallbackAttempt, CallbackNext, Callbacks as _, ChannelNews, EventSet, Subscription, Subscriptions,
+};
 use conductor_core::receipts::{Arrival, PartKey, Report, Reporter};
 use conductor_core::replay::{ReplayItem, ReplayJob, ReplayStep};
 use conductor_core::store::{
     Accepted, Claim, Claimed, Filter, Idempotency, NewNotification, Page, Progress, Redirect, Transition,
 };
 use conductor_core::{
-    ChannelId, DeliveryKey, Draft, FailureReason, Format, Keep, ManualClock, NotificationId, Priority, ReplayId,
-    Replays as _, Retention, Scope, Settlement, Status, Store, TenantId, Timestamp,
+    ChannelId, DeliveryKey, Draft, EndpointId, FailureReason, Format, Keep, ManualClock, NotificationId, Priority,
+    ReplayId, Replays as _, Retention, Scope, Settlement, Status, Store, TenantId, Timestamp,
 };
 use conductor_store::SqliteStore;
 use rusqlite::Connection;
@@ -192,6 +195,31 @@ impl Filler<'_> {
     }
 }
 
+impl Filler<'_> {
+    /// A callback that waits, one that was given up, and a channel that was told to be down.
+    async fn callbacks(&mut self) {
+        let endpoint = EndpointId::derive(tenant(), "https://a.example/hooks");
+        let mut subscriptions = Subscriptions::default();
+        subscriptions.add(tenant(), Subscription { endpoint, events: EventSet::all(), fingerprint: FINGERPRINT });
+        let store = Arc::clone(self.0.store());
+        store.subscribe(subscriptions).await.unwrap();
+        let down = Some("no answer".to_owned());
+        let (kind, name, since) = ("webhook".to_owned(), "hook".to_owned(), self.0.now());
+        let news = ChannelNews { tenant: tenant(), channel: channel(HOOK), kind, name, down, since };
+        store.tell_of_channel(news, self.0.now()).await.unwrap();
+        self.ended("told in vain", Settlement::Sent).await;
+        let waiting = store.callbacks(endpoint, 10).await.unwrap().first;
+        let failed = || {
+            let (code, detail) = (Some("500".to_owned()), Some("the answer was 500".to_owned()));
+            CallbackAttempt { at: self.0.now(), ok: false, code, detail }
+        };
+        let again = CallbackNext::Again(self.0.now().plus(HOUR));
+        for (callback, next) in waiting.iter().zip([again, CallbackNext::GiveUp]) {
+            store.settle_callback(callback, failed(), next, self.0.now()).await.unwrap();
+        }
+    }
+}
+
 /// Fills a new store with one of each kind and stops it. Every run makes the same.
 async fn fill(mut world: World) -> World {
     let mut filler = Filler(&mut world);
@@ -202,6 +230,7 @@ async fn fill(mut world: World) -> World {
     filler.waiting().await;
     filler.over().await;
     filler.bulk_retries().await;
+    filler.callbacks().await;
     world.clock.advance(SECOND);
     let expired = world.store().expire(world.now()).await.unwrap();
     assert_eq!(expired.len(), 1);
@@ -271,6 +300,7 @@ async fn told(store: &SqliteStore) -> String {
             writeln!(text, "bulk retry {id}: {filter} every {interval:?} next {next_due} retried {retried} skipped {skipped} ended {ended_at:?}").unwrap();
         }
     }
+    tell_of_callbacks(&mut text, store).await;
     let asked = Idempotency { key: "once".into(), part: None, fingerprint: FINGERPRINT };
     let earlier = store.earlier(tenant(), &asked).await.unwrap();
     if let Some(Accepted::Replayed(notification)) = earlier {
@@ -287,6 +317,21 @@ async fn told(store: &SqliteStore) -> String {
         .unwrap();
     }
     text
+}
+
+async fn tell_of_callbacks(text: &mut String, store: &SqliteStore) {
+    for state in store.all_endpoints().await.unwrap() {
+        writeln!(text, "{state:?}").unwrap();
+        for callback in store.callbacks(state.endpoint, 100).await.unwrap().first {
+            writeln!(text, "  {callback:?}").unwrap();
+        }
+        for given_up in store.given_up(state.endpoint).await.unwrap() {
+            writeln!(text, "  {given_up:?}").unwrap();
+        }
+    }
+    for channel in store.channels_down().await.unwrap() {
+        writeln!(text, "told to be down: {channel}").unwrap();
+    }
 }
 
 async fn tell(text: &mut String, store: &SqliteStore, tenant: TenantId, id: NotificationId) {
