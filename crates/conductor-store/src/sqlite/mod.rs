@@ -34,6 +34,7 @@ use retention::{Tidying, UsualCommit};
 use write::Waiting;
 use writer::{Command, Envelope, Reply, Writer};
 
+mod callbacks;
 mod change;
 mod contents;
 mod copies;

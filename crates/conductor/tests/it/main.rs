@@ -16,6 +16,7 @@ mod api_wait;
 mod backup;
 mod bad_providers;
 mod bulkheads;
+mod callbacks;
 mod channel_discord;
 mod channel_email;
 mod channel_google_chat;
