@@ -4,6 +4,7 @@
 //! as an argument. That keeps every decision testable as a table.
 
 pub mod audit;
+pub mod callbacks;
 pub mod channel;
 pub mod delivery;
 pub mod id;
@@ -20,11 +21,12 @@ pub mod store;
 pub mod time;
 
 pub use audit::{Actor, AuditEvent, AuditKind, AuditLog};
+pub use callbacks::Callbacks;
 pub use channel::{
     Channel, Health, Limits, Message, Receipt, Scope, SendError, SendErrorKind, Standing, TextLimit, Unit,
 };
 pub use delivery::{Attempt, DeliveryKey, FailureReason, Outcome, Status};
-pub use id::{ChannelId, DeliveryId, NotificationId, ReplayId, TenantId};
+pub use id::{CallbackId, ChannelId, DeliveryId, EndpointId, NotificationId, ReplayId, TenantId};
 pub use notification::{Draft, Fallback, Format, Notification, Priority};
 pub use problem::{Problem, Problems};
 pub use rate::Rate;

@@ -2,8 +2,12 @@
 
 mod audit_file;
 mod migrate;
+mod room;
 mod sqlite;
 
 pub use audit_file::{AuditFault, AuditFile, AuditFileError, AuditVerdict};
 pub use migrate::MigrateError;
-pub use sqlite::{OpenError, SqliteStore};
+pub use room::Room;
+pub use sqlite::{
+    Contents, Copied, CopyError, Inspection, OpenError, Soundness, SqliteStore, back_up, inspect, look_through, restore,
+};

@@ -22,7 +22,11 @@ use tokio::sync::{Mutex, Notify, Semaphore, oneshot};
 
 use audit::Sealer;
 use change::{Change, ChangeKind};
+pub use contents::Contents;
+pub use copies::{Copied, CopyError, back_up, restore};
 use damage::Damage;
+pub(crate) use damage::is_damage;
+pub use inspect::{Inspection, Soundness, inspect, look_through};
 use memory::{Hold, Memory};
 pub use opening::OpenError;
 use read::{PageRequest, Readers, Scanned};
@@ -31,13 +35,17 @@ use write::Waiting;
 use writer::{Command, Envelope, Reply, Writer};
 
 pub(crate) mod audit;
+mod callbacks;
 mod change;
+mod contents;
+mod copies;
 mod damage;
 #[cfg(test)]
 mod damage_tests;
 #[cfg(test)]
 mod fault_tests;
 mod idempotency;
+mod inspect;
 mod memory;
 mod opening;
 mod read;

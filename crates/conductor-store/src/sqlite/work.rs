@@ -1,5 +1,6 @@
 //! One transaction of the writer, and the one place through which every change of a delivery's state passes.
 
+use std::cell::RefCell;
 use std::ops::Deref;
 
 use conductor_core::audit::{AuditKind, Content, Details};
@@ -11,12 +12,16 @@ use conductor_core::{
 use rusqlite::Transaction;
 
 use super::audit::{Head, Ledger, Seal};
+use super::callbacks::{self, Moved};
+use super::memory::Memory;
 use super::write::Waiting;
 
 /// A transaction, with what it has to tell of itself. It is rolled back unless it is committed.
 pub(crate) struct Work<'c> {
     transaction: Transaction<'c>,
     ledger: Ledger<'c>,
+    /// What the present command has changed, in order.
+    moved: RefCell<Vec<Moved>>,
 }
 
 impl<'c> Deref for Work<'c> {
@@ -79,12 +84,23 @@ impl<'a> StateChange<'a> {
 
 impl<'c> Work<'c> {
     pub(crate) fn new(transaction: Transaction<'c>, ledger: Ledger<'c>) -> Self {
-        Self { transaction, ledger }
+        Self { transaction, ledger, moved: RefCell::default() }
     }
 
     /// Every change of a delivery's state passes here.
     pub(crate) fn note_state(&self, change: &StateChange<'_>) -> rusqlite::Result<()> {
+        self.moved.borrow_mut().push(Moved::from(change));
         self.append(&event(change))
+    }
+
+    /// Makes the callbacks of what one command has noted: what it has brought each notification to is known at its end.
+    pub(crate) fn tell(&self, memory: &Memory) -> rusqlite::Result<()> {
+        let mut moved = self.moved.take();
+        let told = callbacks::tell(self, memory, &moved);
+        moved.clear();
+        // It goes back with the room that it has.
+        self.moved.replace(moved);
+        told
     }
 
     /// Adds an entry to the audit log.

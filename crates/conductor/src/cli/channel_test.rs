@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Args;
-use conductor_channels::ChannelContext;
 use conductor_channels::http::HttpClients;
+use conductor_channels::{ChannelContext, InitError};
 use conductor_core::{
-    Channel, DeliveryId, Format, Health, Message, NotificationId, Priority, Receipt, SendError, TenantId,
+    Channel, Clock, DeliveryId, Format, Health, Message, NotificationId, Priority, Receipt, SendError, TenantId,
 };
 use serde_json::Map;
 
@@ -24,6 +25,9 @@ Example:
 Makes the channel from the configuration, without the server, and asks its provider whether a message would \
 go out; --send sends one that people see. Exit code 0: it would, or it did; 1: not; 2: the configuration is \
 wrong. If it fails, it tells the provider's own words: mostly a wrong token or target.";
+
+/// Nobody needs a trial message later than this.
+const USEFUL_FOR: Duration = Duration::from_secs(60 * 60);
 
 /// Which channel, and whether to send.
 #[derive(Debug, Args)]
@@ -108,9 +112,40 @@ fn message(arguments: &Arguments, session: &Session<'_>) -> Result<Message, Fail
         data: Map::new(),
         metadata: BTreeMap::new(),
         accepted_at: now,
+        expires_at: now.plus(USEFUL_FOR),
+        key: None,
         part: 0,
         parts: 1,
     })
+}
+
+/// How a channel is called in what is told of it.
+pub(super) fn label(config: &ChannelConfig) -> String {
+    format!("{} ({})", one_line(&config.name), config.plugin.kind)
+}
+
+/// Makes a channel to be tried out: nothing stands between its messages.
+pub(super) async fn make(
+    config: ChannelConfig,
+    tenant_name: String,
+    http: &HttpClients,
+    clock: &Arc<dyn Clock>,
+) -> Result<Arc<dyn Channel>, InitError> {
+    let ChannelConfig { id, name, tenant, plugin, common, values } = config;
+    let context = ChannelContext {
+        tenant,
+        tenant_name,
+        channel: id,
+        channel_name: name,
+        base_url: common.base_url,
+        receipts_url: None,
+        timeout: common.timeout,
+        rate: common.rate,
+        allow_mentions: common.allow_mentions,
+        http: http.client(&common.allow_networks),
+        clock: Arc::clone(clock),
+    };
+    plugin.initialize(values, context).await
 }
 
 struct Trial {
@@ -121,22 +156,9 @@ struct Trial {
 
 impl Trial {
     async fn run(self, session: &Session<'_>) -> Result<(Ended, String), Failure> {
-        let ChannelConfig { id, name, tenant, plugin, common, values } = self.config;
-        let label = format!("{} ({})", one_line(&name), plugin.kind);
-        let timeout = common.timeout;
-        let context = ChannelContext {
-            tenant,
-            tenant_name: self.tenant_name,
-            channel: id,
-            channel_name: name,
-            base_url: common.base_url,
-            receipts_url: None,
-            timeout,
-            allow_mentions: common.allow_mentions,
-            http: HttpClients::new().client(&common.allow_networks),
-            clock: Arc::clone(&session.clock),
-        };
-        let channel = plugin.initialize(values, context).await;
+        let label = label(&self.config);
+        let timeout = self.config.common.timeout;
+        let channel = make(self.config, self.tenant_name, &HttpClients::new(), &session.clock).await;
         let channel = channel.map_err(|error| Failure::Failed(format!("{label} cannot be made: {error}")))?;
         let result = match &self.message {
             Some(message) => tokio::time::timeout(timeout, channel.send(message)).await.map(sent_in_words),
