@@ -104,7 +104,10 @@ fn verify(arguments: &Verify, settings: &Settings, session: &mut Session<'_>) ->
         return Ok(Ended::Badly);
     }
     if let Some((seq, _)) = noted.filter(|(seq, _)| *seq < verdict.first) {
-        writeln!(session.out, "Entry {seq}, which was noted, was removed as old since then: it proves nothing any more.")?;
+        writeln!(
+            session.out,
+            "Entry {seq}, which was noted, was removed as old since then: it proves nothing any more."
+        )?;
     }
     let (seq, hash) = verdict.head;
     writeln!(session.out, "✅ The audit log is whole: {entries}.\nHead: {seq}:{}", hex(&hash))?;

@@ -19,8 +19,8 @@ use crate::config::first_run::{FirstRunError, RandomError};
 use crate::config::report::{Fault, Place};
 use crate::config::settings::{ProcessArguments, SettingError, Settings};
 
-mod audit;
 mod amounts;
+mod audit;
 mod backup;
 mod channel;
 mod channel_test;
