@@ -138,7 +138,8 @@ impl<'a> Ledger<'a> {
             hash,
         ])?;
         if let Some((salt, content)) = kept {
-            let sql = "INSERT INTO audit_content (seq, salt, content) VALUES (?1, ?2, ?3)";
+            // There is one already only where somebody has cut the log.
+            let sql = "INSERT OR REPLACE INTO audit_content (seq, salt, content) VALUES (?1, ?2, ?3)";
             connection.prepare_cached(sql)?.execute((seq.cast_signed(), salt, content))?;
         }
         self.head.set(Head { seq, hash, at: fields.at });
