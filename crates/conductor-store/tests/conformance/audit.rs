@@ -53,7 +53,7 @@ impl World {
     }
 
     /// What a notification's entries say: kind, who did it, which delivery.
-    async fn told(&self, id: NotificationId) -> Vec<(String, String, Option<u8>)> {
+    async fn audited_of(&self, id: NotificationId) -> Vec<(String, String, Option<u8>)> {
         let filter = AuditFilter { notification: Some(id), ..AuditFilter::default() };
         let mut told: Vec<_> = self.audited(Some(TENANT), &filter, 3).await;
         told.reverse();
@@ -65,7 +65,7 @@ type Told = [(AuditKind, Actor, u8)];
 
 async fn expect(w: &World, id: NotificationId, expected: &Told) {
     let text = |(kind, actor, ordinal): &(AuditKind, Actor, u8)| (kind.to_string(), actor.to_string(), Some(*ordinal));
-    assert_eq!(w.told(id).await, expected.iter().map(text).collect::<Vec<_>>());
+    assert_eq!(w.audited_of(id).await, expected.iter().map(text).collect::<Vec<_>>());
 }
 
 fn failed() -> Settlement {

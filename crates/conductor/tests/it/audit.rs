@@ -1,8 +1,10 @@
 //! The audit log of a whole server: who sees what, what is refused, and that tampering shows.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use conductor_core::{ManualClock, Timestamp};
 use rusqlite::Connection;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -163,6 +165,30 @@ async fn the_log_is_proved_and_exported_while_the_server_runs_and_afterwards() {
     let empty = TempDir::new().unwrap();
     assert!(audit(empty.path(), &["verify"]).with(2).err.contains("there is no store"));
     assert_eq!(std::fs::read_dir(empty.path()).unwrap().count(), 0, "and none was made");
+}
+
+#[tokio::test]
+async fn old_entries_go_and_the_rest_is_still_proved() {
+    let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_763_000_000_000)));
+    let mut world = World::new();
+    (world.clock, world.audit_kept) = (Arc::clone(&clock) as Arc<_>, Some(Duration::from_secs(3_600)));
+    let server = world.clone().start().await;
+    let client = Client::new(&server, Some(KEY_A));
+    let many = vec![json!({ "channel": "log", "message": "m" }); 300];
+    let sent = client.post("/notifications/batch", &json!({ "notifications": many })).await.expect(207);
+    let last = sent["results"][299]["id"].as_str().unwrap().to_owned();
+    client.until(&last, "sent").await;
+    let folder = server.stop().await;
+    clock.advance(Duration::from_secs(7_200));
+    let server = world.start_in(folder).await;
+    let operator = Client::new(&server, Some(ADMIN_KEY));
+    while entry_of(&operator, "entriesRemoved").await["details"]["through"] != 511 {}
+    let folder = server.stop().await;
+    let told = audit(folder.path(), &["verify", "--head", &format!("7:{}", "0".repeat(64))]).with(0).out;
+    assert!(told.contains("entries, from 512 on; those before it were old"), "{told}");
+    assert!(told.contains("Entry 7, which was noted, was removed as old since then"), "{told}");
+    let exported = audit(folder.path(), &["export"]).with(0).out;
+    assert!(exported.starts_with("{\"seq\":512,"), "{exported}");
 }
 
 /// What somebody does to the file, and what is told of it.

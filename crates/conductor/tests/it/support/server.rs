@@ -42,6 +42,8 @@ pub(crate) struct World {
     pub(crate) public_url: Option<&'static str>,
     /// The time.
     pub(crate) clock: Arc<dyn Clock>,
+    /// How long the audit log is kept.
+    pub(crate) audit_kept: Option<Duration>,
 }
 
 impl World {
@@ -57,6 +59,7 @@ impl World {
             limits: Limits::of_this_process(),
             public_url: None,
             clock: Arc::new(SystemClock),
+            audit_kept: None,
             plugins: json!([{ "name": "log" }, { "name": "webhook" }, { "name": "discord" },
                             { "name": "sms" }, { "name": "whatsapp" }]),
             variables: variables.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
@@ -102,7 +105,7 @@ impl World {
             public_url: self.public_url.map(|url| url.parse().expect("a URL")),
             clock: Arc::clone(&self.clock),
             limits: self.limits,
-            audit_kept: None,
+            audit_kept: self.audit_kept,
         };
         let server = Server::start(options).await.unwrap_or_else(|error| panic!("{error}"));
         TestServer { server, directory }
