@@ -196,10 +196,22 @@ fn removed_through(connection: &Connection) -> rusqlite::Result<u64> {
         .map(i64::cast_unsigned)
 }
 
-/// Writes in which blocks each tenant has entries, if at least `least` entries wait for that.
-pub(crate) fn feed(connection: &mut Connection, head: &Head, least: u64) -> rusqlite::Result<()> {
-    let fed: i64 = connection.query_row("SELECT fed_through FROM audit_state WHERE id = 1", [], |row| row.get(0))?;
-    if head.seq.saturating_sub(fed.cast_unsigned()) < least {
+/// Writes in which blocks each tenant has entries, if at least `least` entries wait for that. `fed` is up to where that
+/// was done; none as long as nobody has looked.
+pub(crate) fn feed(
+    connection: &mut Connection,
+    fed: &mut Option<u64>,
+    head: &Head,
+    least: u64,
+) -> rusqlite::Result<()> {
+    let through = match *fed {
+        Some(through) => through,
+        None => {
+            let sql = "SELECT fed_through FROM audit_state WHERE id = 1";
+            *fed.insert(connection.query_row(sql, [], |row| row.get::<_, i64>(0))?.cast_unsigned())
+        }
+    };
+    if head.seq.saturating_sub(through) < least {
         return Ok(());
     }
     let transaction = connection.transaction()?;
@@ -207,11 +219,13 @@ pub(crate) fn feed(connection: &mut Connection, head: &Head, least: u64) -> rusq
                SELECT DISTINCT tenant, seq / ?3 FROM audit WHERE seq > ?1 AND seq <= ?2 AND tenant IS NOT NULL \
                ORDER BY tenant, seq / ?3";
     let block = BLOCK.cast_signed();
-    transaction.prepare_cached(sql)?.execute((fed, head.seq.cast_signed(), block))?;
+    transaction.prepare_cached(sql)?.execute((through.cast_signed(), head.seq.cast_signed(), block))?;
     transaction
         .prepare_cached("UPDATE audit_state SET fed_through = ?1 WHERE id = 1")?
         .execute([head.seq.cast_signed()])?;
-    transaction.commit()
+    transaction.commit()?;
+    *fed = Some(head.seq);
+    Ok(())
 }
 
 /// Adds what is to be recorded. What is too long for an entry is left out of it; that something happened is not.

@@ -140,6 +140,7 @@ impl SqliteStore {
             clock: Arc::clone(&clock),
             sealer: Arc::clone(&sealer),
             head,
+            audit_fed: None,
         };
         let closing = Arc::clone(&permits);
         let thread = std::thread::Builder::new().name("store-writer".into()).spawn(move || {

@@ -49,6 +49,7 @@ impl Desk {
                 clock: Arc::new(conductor_core::ManualClock::at(now())),
                 sealer,
                 head,
+                audit_fed: None,
             },
             _directory: directory,
         }

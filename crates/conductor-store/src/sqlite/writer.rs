@@ -93,6 +93,8 @@ pub(crate) struct Writer {
     pub(crate) sealer: Arc<Sealer>,
     /// Where the audit log ends.
     pub(crate) head: Head,
+    /// Up to where its index is written, as far as that is known.
+    pub(crate) audit_fed: Option<u64>,
 }
 
 /// What a command came to; it takes effect in memory when the commit has succeeded.
@@ -333,7 +335,7 @@ impl Writer {
 
     /// Writes the tenants' feeds, each if at least `least` wait for it.
     pub(crate) fn feed(&mut self, least: usize) {
-        if let Err(error) = audit::feed(&mut self.connection, &self.head, least as u64) {
+        if let Err(error) = audit::feed(&mut self.connection, &mut self.audit_fed, &self.head, least as u64) {
             self.damage.note(&error);
             tracing::warn!(%error, "The audit log's index could not be written; it is tried again");
         }
