@@ -413,6 +413,10 @@ pub trait Store: Replays + Receipts + Send + Sync + 'static {
     /// How many deliveries of a channel have not ended. Costs nothing.
     fn waiting(&self, channel: ChannelId) -> u64;
 
+    /// How many bytes the notifications of a tenant take that have not ended, see [`Notification::bytes`]. Costs
+    /// nothing.
+    fn waiting_bytes(&self, tenant: TenantId) -> u64;
+
     /// When the oldest notification that waits in each of these channels was accepted; nothing for an empty one. It looks
     /// at a bounded part of what waits at a time: nothing also for one whose oldest lies so far behind others' that it
     /// was not found yet, which a later call goes on with.

@@ -47,7 +47,10 @@ macro_rules! ended {
     ($which:literal) => {
         concat!(
             "SELECT e.notification, e.ordinal, e.tenant, e.channel_id, e.channel, e.target, 0, n.priority, \
-             n.expires_at, n.expires_at, e.attempts, 0, e.next_fallback, 0, 0, 0, NULL, 0, NULL, e.status \
+             n.expires_at, n.expires_at, e.attempts, 0, e.next_fallback, 0, 0, 0, NULL, 0, NULL, \
+             octet_length(n.message) + coalesce(octet_length(n.title), 0) + coalesce(octet_length(n.target), 0) \
+             + coalesce(octet_length(n.key), 0) + coalesce(octet_length(n.data), 0) \
+             + coalesce(octet_length(n.metadata), 0) + coalesce(octet_length(n.fallback), 0), e.status \
              FROM ended AS e JOIN notification AS n ON n.id = e.notification WHERE e.notification = ?1 ",
             $which
         )
@@ -55,7 +58,7 @@ macro_rules! ended {
 }
 
 fn read_ended(row: &Row<'_>) -> rusqlite::Result<Ended> {
-    Ok(Ended { waiting: waiting(row)?, status: rows::word(row, 19)? })
+    Ok(Ended { waiting: waiting(row)?, status: rows::word(row, 20)? })
 }
 
 /// The last delivery of a notification, if it has ended.
@@ -84,7 +87,7 @@ pub(crate) fn change(transaction: &Transaction<'_>, memory: &Memory, change: &Ch
                     if let Some(at) = redacted_at(transaction, change.id)? {
                         return done(Transition::Redacted(at));
                     }
-                    replay(transaction, &notification, &change.kind, last.waiting, Some(last.status))
+                    replay(transaction, memory, &notification, &change.kind, last.waiting, Some(last.status))
                 }
                 _ => done(Transition::WrongStatus(last.status)),
             };
@@ -108,9 +111,11 @@ pub(crate) fn change(transaction: &Transaction<'_>, memory: &Memory, change: &Ch
     let (status, at) = match &change.kind {
         ChangeKind::Cancel { at } => (Status::Canceled, *at),
         ChangeKind::Resolve { at } => (Status::Sent, *at),
-        ChangeKind::Replay { .. } => return replay(transaction, &notification, &change.kind, waiting, None),
+        ChangeKind::Replay { .. } => {
+            return replay(transaction, memory, &notification, &change.kind, waiting, None);
+        }
     };
-    end(transaction, &waiting, &End::plain(status, at))?;
+    end(transaction, memory, &waiting, &End::plain(status, at))?;
     let_go_of_key(transaction, &notification)?;
     let taken_back = !waiting.held;
     let touched = Touched { key: waiting.key, ended: Some(waiting.queued()), taken_back, queued: None };
@@ -121,6 +126,7 @@ pub(crate) fn change(transaction: &Transaction<'_>, memory: &Memory, change: &Ch
 /// as itself, unless it is to go through another channel. `ended` is the status of the old one, none if it is held.
 fn replay(
     transaction: &Transaction<'_>,
+    memory: &Memory,
     notification: &Notification,
     kind: &ChangeKind,
     old: Waiting,
@@ -144,7 +150,7 @@ fn replay(
         return Ok(Effect::Changed(Transition::WrongStatus(ended.unwrap_or(Status::Held)), None));
     };
     if ended.is_none() {
-        end(transaction, &again, &End::plain(Status::Canceled, due))?;
+        end(transaction, memory, &again, &End::plain(Status::Canceled, due))?;
     }
     let before = again.queued();
     let mut waiting = Waiting { key: DeliveryKey { ordinal, ..key }, attempts: 0, ..again };
@@ -153,7 +159,7 @@ fn replay(
         waiting.lane = rows::lane(redirect.target.as_deref());
         waiting.own = Some((redirect.channel.clone(), redirect.target.clone()));
     }
-    insert_pending(transaction, &waiting)?;
+    insert_pending(transaction, memory, &waiting)?;
     let ended = ended.is_none().then_some(before);
     let touched = Touched { key, ended, taken_back: false, queued: Some(waiting.queued()) };
     Ok(Effect::Changed(Transition::Done(Status::Queued), Some(touched)))

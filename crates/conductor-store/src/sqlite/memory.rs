@@ -9,6 +9,8 @@ use conductor_core::store::Queued;
 use conductor_core::{ChannelId, DeliveryKey, Notification, NotificationId, TenantId, Timestamp};
 use serde_json::Value;
 
+use super::weights::Weights;
+
 /// The most waiting deliveries that are kept for hand-over; more are found by a scan.
 const ARRIVALS_MAX: usize = 50_000;
 /// The most deliveries that a scan may miss while it reads without having to go back for them.
@@ -44,6 +46,8 @@ pub(crate) struct State {
     came: Option<NotificationId>,
     /// Accepted, but not in the table `feed` yet; oldest first.
     pub(crate) unfed: Vec<(TenantId, NotificationId)>,
+    /// The bytes of what waits, by tenant.
+    pub(crate) weights: Weights,
 }
 
 /// A notification that is kept for its first attempt, and about how many bytes it takes.
@@ -121,6 +125,7 @@ impl Default for State {
             waiting: HashMap::new(),
             came: None,
             unfed: Vec::new(),
+            weights: Weights::default(),
         }
     }
 }

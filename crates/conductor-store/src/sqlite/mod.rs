@@ -36,6 +36,7 @@ mod damage;
 mod damage_tests;
 #[cfg(test)]
 mod fault_tests;
+mod idempotency;
 mod memory;
 mod opening;
 mod read;
@@ -45,6 +46,7 @@ mod retention;
 mod rows;
 #[cfg(test)]
 mod tests;
+mod weights;
 mod write;
 mod writer;
 
@@ -104,8 +106,13 @@ impl SqliteStore {
         if let Some(last) = connection.query_row(sql, [], rows::key).optional().map_err(engine)? {
             memory.lock().begin_scan(unclean.then_some(last));
         }
-        let count_in = |channel, notification| memory.lock().count_in(channel, notification);
+        let count_in = |tenant, channel, notification, bytes| {
+            let mut memory = memory.lock();
+            memory.count_in(channel, notification);
+            memory.weights.add(tenant, bytes);
+        };
         read::count_waiting(&connection, count_in).map_err(engine)?;
+        memory.lock().weights.commit();
         let latest: Option<[u8; 16]> =
             connection.query_row("SELECT max(id) FROM notification", [], |row| row.get(0)).map_err(engine)?;
         let arrived = Arc::new(Notify::new());
@@ -218,7 +225,7 @@ impl Store for SqliteStore {
 
     async fn earlier(&self, tenant: TenantId, idempotency: &Idempotency) -> Result<Option<Accepted>, StoreError> {
         let (idempotency, now) = (idempotency.clone(), self.clock.now());
-        self.readers.read(move |connection| write::earlier(connection, tenant, &idempotency, now)).await
+        self.readers.read(move |connection| idempotency::earlier(connection, tenant, &idempotency, now)).await
     }
 
     async fn arrivals(&self, limit: usize) -> Result<Vec<Queued>, StoreError> {
@@ -402,6 +409,10 @@ impl Store for SqliteStore {
 
     fn waiting(&self, channel: ChannelId) -> u64 {
         self.memory.lock().waiting(channel)
+    }
+
+    fn waiting_bytes(&self, tenant: TenantId) -> u64 {
+        self.memory.lock().weights.of(tenant)
     }
 
     async fn oldest(

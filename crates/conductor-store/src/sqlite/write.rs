@@ -2,8 +2,8 @@
 
 use conductor_core::receipts::Arrival;
 use conductor_core::store::{
-    Accepted, Expired, FIRST_ATTEMPTS_KEPT, Finished, IDEMPOTENCY_KEPT, Idempotency, LAST_ATTEMPTS_KEPT, Lease,
-    NewNotification, Progress, Queued, Settled,
+    Accepted, Expired, FIRST_ATTEMPTS_KEPT, Finished, LAST_ATTEMPTS_KEPT, Lease, NewNotification, Progress, Queued,
+    Settled,
 };
 use conductor_core::{
     Attempt, ChannelId, DeliveryKey, FailureReason, Notification, NotificationId, Scope, Settlement, Status, TenantId,
@@ -13,7 +13,7 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 use super::memory::Memory;
 use super::writer::{Command, Effect};
-use super::{change, receipts, replays, retention, rows};
+use super::{change, idempotency, receipts, replays, retention, rows};
 
 /// Does one command within the transaction.
 pub(crate) fn apply(
@@ -24,7 +24,7 @@ pub(crate) fn apply(
 ) -> rusqlite::Result<Effect> {
     match command {
         Command::Accept(new, _) => accept(transaction, memory, fed_through, new),
-        Command::Settle(lease, finished, _) => settle(transaction, lease, finished).map(Effect::Settled),
+        Command::Settle(lease, finished, _) => settle(transaction, memory, lease, finished).map(Effect::Settled),
         Command::Advance(key, progress, _) => {
             let sql = "UPDATE pending SET parts_sent = ?3, plain = ?4, provider_id = ?5, cuts = ?6 \
                        WHERE notification = ?1 AND ordinal = ?2";
@@ -50,7 +50,7 @@ pub(crate) fn apply(
         }
         Command::Change(wish, _) => change::change(transaction, memory, wish),
         Command::Job(wish, _) => replays::apply(transaction, memory, wish),
-        Command::Report(received, _) => receipts::apply(transaction, received),
+        Command::Report(received, _) => receipts::apply(transaction, memory, received),
         Command::Expire(keys, at, _) => expire(transaction, memory, keys, *at).map(Effect::Expired),
         Command::Forget(keys, before, _) => {
             let sql = "DELETE FROM idempotency WHERE tenant = ?1 AND key = ?2 AND accepted_at < ?3";
@@ -95,8 +95,8 @@ fn accept(
     new: &NewNotification,
 ) -> rusqlite::Result<Effect> {
     let notification = &new.notification;
-    if let Some(idempotency) = &new.idempotency
-        && let Some(earlier) = remember(transaction, notification, idempotency)?
+    if let Some(known) = &new.idempotency
+        && let Some(earlier) = idempotency::remember(transaction, notification, known)?
     {
         return Ok(Effect::Accepted(earlier, None));
     }
@@ -106,7 +106,7 @@ fn accept(
     };
     let mut insert = transaction.prepare_cached(INSERT_NOTIFICATION)?;
     rows::insert_notification(&mut insert, notification)?;
-    insert_pending(transaction, &Waiting::first(notification))?;
+    insert_pending(transaction, memory, &Waiting::first(notification))?;
     if Some(notification.id) <= fed_through {
         // The lists' index was written past this id already, so nobody would come back for it.
         let sql = "INSERT OR IGNORE INTO feed (tenant, notification) VALUES (?1, ?2)";
@@ -119,58 +119,6 @@ fn accept(
 const INSERT_NOTIFICATION: &str = "INSERT INTO notification (id, tenant, channel, channel_id, target, message, title, \
      priority, format, data, metadata, key, fallback, accepted_at, send_at, expires_at) \
      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)";
-
-/// What was accepted with an idempotency key before, if that is remembered.
-pub(crate) fn earlier(
-    connection: &Connection,
-    tenant: TenantId,
-    idempotency: &Idempotency,
-    now: Timestamp,
-) -> rusqlite::Result<Option<Accepted>> {
-    let sql = "SELECT fingerprint, notification FROM idempotency WHERE tenant = ?1 AND key = ?2 AND accepted_at > ?3";
-    let oldest = now.minus(IDEMPOTENCY_KEPT).millis();
-    let find = |key: &str| -> rusqlite::Result<Option<([u8; 32], [u8; 16])>> {
-        let row = (tenant.bytes(), key, oldest);
-        connection.prepare_cached(sql)?.query_row(row, |row| Ok((row.get(0)?, row.get(1)?))).optional()
-    };
-    let Some((fingerprint, mut id)) = find(&idempotency.key)? else { return Ok(None) };
-    if fingerprint != idempotency.fingerprint {
-        return Ok(Some(Accepted::Conflict));
-    }
-    if let Some(part) = part_key(idempotency) {
-        match find(&part)? {
-            Some((_, of_part)) => id = of_part,
-            None => return Ok(None),
-        }
-    }
-    // What was accepted then may have been pruned: nothing is left to replay.
-    let earlier = notification_by_id(connection, NotificationId::from_bytes(id))?;
-    Ok(earlier.map(|earlier| Accepted::Replayed(Box::new(earlier))))
-}
-
-/// Under which key a notification of a batch is remembered, beside the key of the whole.
-fn part_key(idempotency: &Idempotency) -> Option<String> {
-    idempotency.part.map(|part| format!("{}\u{1f}{part}", idempotency.key))
-}
-
-/// Remembers an idempotency key, or tells what was accepted with it before.
-fn remember(
-    transaction: &Transaction<'_>,
-    notification: &Notification,
-    idempotency: &Idempotency,
-) -> rusqlite::Result<Option<Accepted>> {
-    if let Some(earlier) = earlier(transaction, notification.tenant, idempotency, notification.accepted_at)? {
-        return Ok(Some(earlier));
-    }
-    let tenant = notification.tenant.bytes();
-    let sql = "INSERT OR REPLACE INTO idempotency (tenant, key, fingerprint, notification, accepted_at) \
-               VALUES (?1, ?2, ?3, ?4, ?5)";
-    let (id, at) = (notification.id.bytes(), notification.accepted_at.millis());
-    for key in [Some(idempotency.key.clone()), part_key(idempotency)].into_iter().flatten() {
-        transaction.prepare_cached(sql)?.execute((tenant, key, idempotency.fingerprint, id, at))?;
-    }
-    Ok(None)
-}
 
 pub(crate) fn notification_by_id(
     connection: &Connection,
@@ -207,7 +155,7 @@ fn supersede(
     if waiting.held || !memory.lock().begin_ending(waiting.key) {
         return Ok(None);
     }
-    end(transaction, &waiting, &End::plain(Status::Superseded, notification.accepted_at))?;
+    end(transaction, memory, &waiting, &End::plain(Status::Superseded, notification.accepted_at))?;
     Ok(Some(waiting.queued()))
 }
 
@@ -229,11 +177,13 @@ pub(crate) struct Waiting {
     pub(crate) progress: Progress,
     /// What waits until it is due, because the provider said so.
     pub(crate) limited: Option<Scope>,
+    /// What its notification takes of its tenant's room, see [`Notification::bytes`].
+    pub(crate) bytes: u64,
 }
 
 /// The columns that [`waiting`] reads.
 pub(crate) const WAITING_COLUMNS: &str = "notification, ordinal, tenant, channel_id, channel, target, lane, priority, \
-     due_at, expires_at, attempts, failures, next_fallback, held, parts_sent, plain, provider_id, cuts, limited";
+     due_at, expires_at, attempts, failures, next_fallback, held, parts_sent, plain, provider_id, cuts, limited, bytes";
 
 pub(crate) fn waiting(row: &Row<'_>) -> rusqlite::Result<Waiting> {
     let channel: Option<String> = row.get(4)?;
@@ -258,6 +208,7 @@ pub(crate) fn waiting(row: &Row<'_>) -> rusqlite::Result<Waiting> {
             cuts: row.get::<_, i64>(17)?.cast_unsigned(),
         },
         limited: rows::optional_word(row, 18)?,
+        bytes: row.get::<_, i64>(19)?.unsigned_abs(),
     })
 }
 
@@ -287,6 +238,7 @@ impl Waiting {
             held,
             progress,
             limited: None,
+            bytes: notification.bytes(),
         }
     }
 
@@ -306,10 +258,14 @@ impl Waiting {
 }
 
 /// Adds a delivery of which nothing has been sent yet.
-pub(super) fn insert_pending(transaction: &Transaction<'_>, waiting: &Waiting) -> rusqlite::Result<()> {
+pub(super) fn insert_pending(
+    transaction: &Transaction<'_>,
+    memory: &Memory,
+    waiting: &Waiting,
+) -> rusqlite::Result<()> {
     let sql = "INSERT INTO pending (notification, ordinal, tenant, channel_id, channel, target, lane, priority, due_at, \
-               expires_at, attempts, failures, next_fallback, held, claimed, lost) \
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, 0, 0, 0)";
+               expires_at, attempts, failures, next_fallback, held, claimed, lost, bytes) \
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, 0, 0, 0, ?14)";
     let (channel, target) = match &waiting.own {
         Some((channel, target)) => (Some(channel), target.as_ref()),
         None => (None, None),
@@ -328,7 +284,9 @@ pub(super) fn insert_pending(transaction: &Transaction<'_>, waiting: &Waiting) -
         waiting.attempts,
         waiting.failures,
         waiting.next_fallback,
+        waiting.bytes.cast_signed(),
     ])?;
+    memory.lock().weights.add(waiting.tenant, waiting.bytes);
     Ok(())
 }
 
@@ -346,11 +304,18 @@ impl End<'_> {
     }
 }
 
-/// Moves a delivery from `pending` to `ended`.
-pub(super) fn end(transaction: &Transaction<'_>, waiting: &Waiting, end: &End<'_>) -> rusqlite::Result<()> {
+/// Moves a delivery from `pending` to `ended`. Returns how many bytes of its tenant's room it took.
+pub(super) fn end(
+    transaction: &Transaction<'_>,
+    memory: &Memory,
+    waiting: &Waiting,
+    end: &End<'_>,
+) -> rusqlite::Result<u64> {
     let (id, ordinal) = (waiting.key.notification.bytes(), waiting.key.ordinal);
-    let sql = "DELETE FROM pending WHERE notification = ?1 AND ordinal = ?2";
-    transaction.prepare_cached(sql)?.execute((id, ordinal))?;
+    let sql = "DELETE FROM pending WHERE notification = ?1 AND ordinal = ?2 RETURNING bytes";
+    let bytes = transaction.prepare_cached(sql)?.query_row((id, ordinal), |row| row.get::<_, i64>(0)).optional()?;
+    let bytes = bytes.unwrap_or_default().unsigned_abs();
+    memory.lock().weights.take(waiting.tenant, bytes);
     let sql = "INSERT INTO ended (notification, ordinal, tenant, channel_id, channel, target, status, reason, \
                provider_id, ended_at, attempts, next_fallback) \
                VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
@@ -372,7 +337,7 @@ pub(super) fn end(transaction: &Transaction<'_>, waiting: &Waiting, end: &End<'_
         waiting.attempts,
         waiting.next_fallback,
     ])?;
-    Ok(())
+    Ok(bytes)
 }
 
 /// Lets go of a notification's `key`, if it still holds it.
@@ -417,7 +382,12 @@ fn insert_attempt(transaction: &Transaction<'_>, key: DeliveryKey, attempt: &Att
     Ok(())
 }
 
-fn settle(transaction: &Transaction<'_>, lease: &Lease, finished: &Finished) -> rusqlite::Result<Settled> {
+fn settle(
+    transaction: &Transaction<'_>,
+    memory: &Memory,
+    lease: &Lease,
+    finished: &Finished,
+) -> rusqlite::Result<Settled> {
     let notification = &lease.notification;
     let made = u32::from(finished.attempt.is_some());
     if let Some(attempt) = &finished.attempt {
@@ -438,17 +408,19 @@ fn settle(transaction: &Transaction<'_>, lease: &Lease, finished: &Finished) -> 
         held: false,
         progress: lease.progress.clone(),
         limited: None,
+        bytes: 0,
     };
     let provider_id = finished.provider_id.as_deref();
     match finished.settlement {
         Settlement::Sent => {
             let arrival = receipts::arrival(transaction, lease.key)?;
             let status = arrival.map_or(Status::Sent, Arrival::status);
-            end(transaction, &waiting, &End { provider_id, ..End::plain(status, finished.at) })?;
+            let how = End { provider_id, ..End::plain(status, finished.at) };
+            waiting.bytes = end(transaction, memory, &waiting, &how)?;
             let_go_of_key(transaction, notification)?;
             let next = match arrival {
                 Some(Arrival::Undelivered) => {
-                    receipts::fallback_of_undelivered(transaction, notification, waiting, finished.at)?
+                    receipts::fallback_of_undelivered(transaction, memory, notification, waiting, finished.at)?
                 }
                 _ => None,
             };
@@ -472,10 +444,11 @@ fn settle(transaction: &Transaction<'_>, lease: &Lease, finished: &Finished) -> 
         }
         Settlement::Failed(reason) => {
             let status = reason.status();
-            end(transaction, &waiting, &End { reason: Some(reason), provider_id, ..End::plain(status, finished.at) })?;
+            let how = End { reason: Some(reason), provider_id, ..End::plain(status, finished.at) };
+            waiting.bytes = end(transaction, memory, &waiting, &how)?;
             // One that expires early, because its next attempt would come too late, leaves its time to the fallback.
             let in_time = reason != FailureReason::Expired || finished.at < lease.expires_at;
-            let next = if in_time { queue_fallback(transaction, notification, waiting)? } else { None };
+            let next = if in_time { queue_fallback(transaction, memory, notification, waiting)? } else { None };
             if next.is_none() {
                 let_go_of_key(transaction, notification)?;
             }
@@ -487,6 +460,7 @@ fn settle(transaction: &Transaction<'_>, lease: &Lease, finished: &Finished) -> 
 /// Queues the fallback that follows a delivery which has ended, if there is one left.
 pub(super) fn queue_fallback(
     transaction: &Transaction<'_>,
+    memory: &Memory,
     notification: &Notification,
     ended: Waiting,
 ) -> rusqlite::Result<Option<Queued>> {
@@ -502,7 +476,7 @@ pub(super) fn queue_fallback(
         next_fallback: ended.next_fallback + 1,
         ..ended
     };
-    insert_pending(transaction, &next)?;
+    insert_pending(transaction, memory, &next)?;
     Ok(Some(next.queued()))
 }
 
@@ -542,7 +516,7 @@ fn expire(
             continue;
         }
         let reason = Some(FailureReason::Expired);
-        end(transaction, &waiting, &End { reason, ..End::plain(Status::Expired, at) })?;
+        end(transaction, memory, &waiting, &End { reason, ..End::plain(Status::Expired, at) })?;
         if let Some(notification) = notification_by_id(transaction, key.notification)? {
             let_go_of_key(transaction, &notification)?;
         }

@@ -176,6 +176,8 @@ impl Writer {
     }
 
     fn try_write(&mut self, batch: &[Command]) -> rusqlite::Result<Vec<Effect>> {
+        // What an attempt to write left behind that failed.
+        self.memory.lock().weights.forget();
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut effects = Vec::with_capacity(batch.len());
         for command in batch {
@@ -183,6 +185,7 @@ impl Writer {
         }
         let began = Instant::now();
         transaction.commit()?;
+        self.memory.lock().weights.commit();
         let took = began.elapsed();
         let mut is_usual = true;
         for effect in &mut effects {
