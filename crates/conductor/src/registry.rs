@@ -44,6 +44,8 @@ pub struct Tenant {
     pub requests: Option<RequestLimit>,
     /// The most notifications that may wait.
     pub queued: Option<u64>,
+    /// The most bytes that those may take, see [`conductor_core::Notification::bytes`].
+    pub bytes: Option<u64>,
     /// Its channels in the order of the configuration.
     pub channels: Vec<Arc<LiveChannel>>,
 }
@@ -112,11 +114,11 @@ impl Registry {
     }
 
     fn add(&mut self, config: TenantConfig, channels: Vec<Arc<LiveChannel>>) {
-        let TenantConfig { id, name, keys, weight, requests, queued, .. } = config;
+        let TenantConfig { id, name, keys, weight, requests, queued, bytes, .. } = config;
         self.keys.extend(keys.iter().map(|key| (hash(key.expose()), id)));
         self.channels.extend(channels.iter().map(|channel| (channel.id, Arc::clone(channel))));
         let requests = requests.map(RequestLimit::new);
-        self.tenants.insert(id, Arc::new(Tenant { id, name, weight, requests, queued, channels }));
+        self.tenants.insert(id, Arc::new(Tenant { id, name, weight, requests, queued, bytes, channels }));
     }
 
     /// The tenant that this key belongs to. Costs the same however many tenants there are.

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use conductor_core::retention::{Compacted, Pruned};
 use conductor_core::retry::BACKOFF;
 use conductor_core::store::{
-    Accepted, BATCH_MAX, Backlog, BacklogRequest, Claim, Claimed, Expired, Filter, Finished, Idempotency, Lease,
+    Accepted, BATCH_MAX, Backlog, BacklogRequest, Claim, Claimed, Expired, Filter, Finished, Idempotency, Lease, Load,
     NewNotification, Page, Progress, Queued, Redirect, Settled, Store, Story, Transition, Unsettled,
 };
 use conductor_core::{
@@ -411,7 +411,7 @@ impl Store for SqliteStore {
         self.memory.lock().waiting(channel)
     }
 
-    fn waiting_bytes(&self, tenant: TenantId) -> u64 {
+    fn load(&self, tenant: TenantId) -> Load {
         self.memory.lock().weights.of(tenant)
     }
 

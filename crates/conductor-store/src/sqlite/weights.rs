@@ -1,41 +1,55 @@
-//! How many bytes each tenant has waiting. What a transaction adds and takes counts once it is committed.
+//! How much each tenant has waiting. What a transaction adds and takes counts once it is committed.
 
 use std::collections::HashMap;
 
 use conductor_core::TenantId;
+use conductor_core::store::Load;
 
 /// The sums, and what the transaction under way will change.
 #[derive(Debug, Default)]
 pub(crate) struct Weights {
     /// Of each tenant that has any.
-    sums: HashMap<TenantId, u64>,
+    loads: HashMap<TenantId, Load>,
     /// At most a few for each command of a batch.
-    changes: Vec<(TenantId, i64)>,
+    changes: Vec<Change>,
+}
+
+#[derive(Debug)]
+struct Change {
+    tenant: TenantId,
+    bytes: u64,
+    comes: bool,
 }
 
 impl Weights {
-    /// A tenant has so many bytes waiting.
-    pub(crate) fn of(&self, tenant: TenantId) -> u64 {
-        self.sums.get(&tenant).copied().unwrap_or(0)
+    /// What a tenant has waiting.
+    pub(crate) fn of(&self, tenant: TenantId) -> Load {
+        self.loads.get(&tenant).copied().unwrap_or_default()
     }
 
-    /// So many more will wait.
+    /// One more of so many bytes will wait.
     pub(crate) fn add(&mut self, tenant: TenantId, bytes: u64) {
-        self.changes.push((tenant, bytes.cast_signed()));
+        self.changes.push(Change { tenant, bytes, comes: true });
     }
 
-    /// So many will wait no longer.
+    /// One of so many bytes will wait no longer.
     pub(crate) fn take(&mut self, tenant: TenantId, bytes: u64) {
-        self.changes.push((tenant, -bytes.cast_signed()));
+        self.changes.push(Change { tenant, bytes, comes: false });
     }
 
     /// What was to change has changed.
     pub(crate) fn commit(&mut self) {
-        for (tenant, change) in self.changes.drain(..) {
-            let sum = self.sums.entry(tenant).or_default();
-            *sum = sum.saturating_add_signed(change);
-            if *sum == 0 {
-                self.sums.remove(&tenant);
+        for Change { tenant, bytes, comes } in self.changes.drain(..) {
+            let load = self.loads.entry(tenant).or_default();
+            if comes {
+                load.notifications += 1;
+                load.bytes += bytes;
+            } else {
+                load.notifications = load.notifications.saturating_sub(1);
+                load.bytes = load.bytes.saturating_sub(bytes);
+            }
+            if load.notifications == 0 {
+                self.loads.remove(&tenant);
             }
         }
     }
@@ -56,18 +70,19 @@ mod tests {
         let mut weights = Weights::default();
         weights.add(one, 10);
         weights.add(two, 5);
-        assert_eq!((weights.of(one), weights.of(two)), (0, 0));
+        let of = |weights: &Weights, tenant| (weights.of(tenant).notifications, weights.of(tenant).bytes);
+        assert_eq!((of(&weights, one), of(&weights, two)), ((0, 0), (0, 0)));
         weights.commit();
-        assert_eq!((weights.of(one), weights.of(two)), (10, 5));
+        assert_eq!((of(&weights, one), of(&weights, two)), ((1, 10), (1, 5)));
         weights.take(one, 10);
         weights.forget();
         weights.commit();
-        assert_eq!(weights.of(one), 10);
+        assert_eq!(of(&weights, one), (1, 10));
         weights.take(one, 10);
         weights.add(two, 7);
         weights.take(two, 5);
         weights.commit();
-        assert_eq!((weights.of(one), weights.of(two)), (0, 7));
-        assert_eq!(weights.sums.len(), 1);
+        assert_eq!((of(&weights, one), of(&weights, two)), ((0, 0), (1, 7)));
+        assert_eq!(weights.loads.len(), 1);
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use conductor_core::store::{Claimed, Filter, Lease, Progress, Redirect, Transition};
+use conductor_core::store::{Claimed, Filter, Lease, Load, Progress, Redirect, Transition};
 use conductor_core::{DeliveryKey, FailureReason, NotificationId, Settlement, Status, Timestamp};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -440,7 +440,11 @@ impl Trial {
         let known: Vec<_> = self.all.iter().rev().map(|known| (known.id, known.status(now))).collect();
         assert_eq!(listed, known);
         let waiting = self.all.iter().filter(|known| !matches!(known.place, Place::Ended(_)));
-        assert_eq!(self.w.store().waiting_bytes(TENANT), waiting.map(|known| known.bytes).sum::<u64>());
+        let load = waiting.fold(Load::default(), |load, known| Load {
+            notifications: load.notifications + 1,
+            bytes: load.bytes + known.bytes,
+        });
+        assert_eq!(self.w.store().load(TENANT), load);
     }
 
     fn of_lease(&self, lease: &Lease) -> usize {

@@ -127,7 +127,8 @@ macro_rules! refused_by {
 refused_by!(SettingError, FirstRunError, EditError, EnvFileError, RandomError);
 
 /// The process settings that only a server heeds, and those of its address.
-const OF_THE_SERVER: [&str; 6] = ["log_level", "log_format", "log_filter", "metrics_addr", "public_url", "retention"];
+const OF_THE_SERVER: [&str; 7] =
+    ["log_level", "log_format", "log_filter", "metrics_addr", "public_url", "trusted_proxies", "retention"];
 const OF_THE_ADDRESS: [&str; 2] = ["port", "host"];
 /// The commands that heed everything, and those that heed the server's address.
 const SERVING: [&str; 1] = ["serve"];

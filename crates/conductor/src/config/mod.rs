@@ -6,6 +6,7 @@ pub mod edit;
 mod enabled;
 pub mod environment;
 pub mod first_run;
+mod hopeless;
 mod list_file;
 mod load;
 pub mod model;

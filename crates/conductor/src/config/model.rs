@@ -38,6 +38,8 @@ pub struct TenantConfig {
     pub requests: Option<Rate>,
     /// `rateLimit.queued`: the most notifications that may wait.
     pub queued: Option<u64>,
+    /// `rateLimit.bytes`: the most bytes that those may take.
+    pub bytes: Option<u64>,
     /// `callbacks`
     pub callbacks: Vec<CallbackConfig>,
     /// `retention`: how long ended notifications are kept; none means as `RETENTION` says.

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::support::client::{Client, reply};
 use crate::support::description::{DESCRIPTION, OPERATIONS, Operation, seen, validator};
-use crate::support::provider::{Answer, Provider};
+use crate::support::provider::{Answer, DEADLINE, Provider};
 use crate::support::receipts::{SMS_CHANNEL, WHATSAPP_CHANNEL, sms_receipt, whatsapp_receipt};
 use crate::support::server::{ADMIN_KEY, KEY_A, TENANT_A, TestServer, World};
 
@@ -72,6 +72,22 @@ async fn drive_refusals(server: &TestServer, operation: &Operation) {
     }
 }
 
+/// What everybody is answered from whose address too many wrong keys have come.
+async fn drive_failures(server: &TestServer) {
+    let start = std::time::Instant::now();
+    let wrong = Client::new(server, Some("wrong"));
+    while wrong.get("/channels").await.status != 429 {
+        assert!(start.elapsed() < DEADLINE, "wrong keys are never too many");
+    }
+    for operation in OPERATIONS.iter().filter(|operation| operation.statuses().contains(&429)) {
+        let path = operation.path_with(&[("id", NO_ID), ("channelId", WHATSAPP_CHANNEL)]);
+        // A moment passes, and one more may fail.
+        while reply(wrong.request(operation.method.clone(), &path)).await.status != 429 {
+            assert!(start.elapsed() < 4 * DEADLINE, "{}", operation.name());
+        }
+    }
+}
+
 async fn drive_successes(server: &TestServer) {
     let a = Client::new(server, Some(KEY_A));
     let hook = json!({ "channel": "webhook", "message": "m" });
@@ -134,6 +150,7 @@ async fn every_call_answers_as_it_is_described() {
     }
     drive_successes(&server).await;
     drive_receipts(&server).await;
+    drive_failures(&server).await;
     let seen = seen();
     let mut missing = Vec::new();
     for operation in OPERATIONS.iter() {

@@ -9,6 +9,7 @@ mod api_document;
 mod api_idempotency;
 mod api_input;
 mod api_isolation;
+mod api_limits;
 mod api_lists;
 mod api_replays;
 mod api_send;

@@ -97,6 +97,7 @@ fn configuration() -> Configuration {
         weight: WEIGHTS[usize::from(number)],
         requests: None,
         queued: None,
+        bytes: None,
         callbacks: Vec::new(),
         retention: None,
         redact_after: None,
