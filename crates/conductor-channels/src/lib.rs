@@ -42,6 +42,8 @@ pub mod whatsapp;
 
 #[cfg(test)]
 mod contract;
+#[cfg(test)]
+mod egress_tests;
 
 /// Something that a plugin has to be told before it can send.
 #[derive(Debug, Clone, Copy)]
