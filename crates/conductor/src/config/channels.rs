@@ -13,6 +13,7 @@ use super::model::{ChannelConfig, CommonOptions};
 use super::report::Report;
 use super::resolve::{PluginShapes, Resolver};
 use super::shape::{self, Shape, report_misfits};
+use super::unreachable::warn_of_channel;
 use super::values::{DELAY_NOTE, EXPIRES_AFTER, Reader, TIMEOUT};
 
 /// The schemes that `baseUrl` may have.
@@ -56,6 +57,7 @@ pub(super) fn read(
             resolver.resolve(&mut shapes, report)
         });
         if let (Some(id), Some(tenant), Some(plugin), Some(values)) = (id, tenant, plugin, values) {
+            warn_of_channel(document, pointer, entry, plugin, &common, &values, report);
             channels.push(ChannelConfig { id, name, tenant, plugin, common, values });
         }
     }

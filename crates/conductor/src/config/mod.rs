@@ -20,6 +20,7 @@ mod tenants;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod unreachable;
 mod values;
 mod variables;
 mod visible;

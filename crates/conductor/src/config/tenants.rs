@@ -13,6 +13,7 @@ use super::hopeless::warn_of_room;
 use super::model::{CallbackConfig, Lasting, TenantConfig};
 use super::report::{Fault, Report};
 use super::shape::{Shape, report_misfits};
+use super::unreachable::warn_of_callback;
 use super::values::{KEPT, Reader};
 use super::variables::{self, NotHeld};
 use super::visible::is_variable_name;
@@ -270,7 +271,9 @@ fn read_callbacks(
         let events = entry.get("events").and_then(Value::as_array);
         let events = events.into_iter().flatten().filter_map(|event| event.as_str().map(str::to_owned)).collect();
         if let (Some(url), Some(secret)) = (url, secret) {
-            callbacks.push(CallbackConfig { url, secret, events, allow_networks });
+            let callback = CallbackConfig { url, secret, events, allow_networks };
+            warn_of_callback(reader.document, &pointer, &callback, reader.report);
+            callbacks.push(callback);
         }
     }
     callbacks

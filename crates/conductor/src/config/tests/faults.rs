@@ -334,6 +334,34 @@ fn faults_of_channels_are_told_with_their_place() {
 }
 
 #[test]
+fn addresses_that_will_be_refused_are_warned_of() {
+    let local = |more: &str| options(&format!(r#""baseUrl": "http://192.168.1.7:8080/api"{more}"#));
+    let words = ["192.168.1.7 is a private address", "\"allowNetworks\": [\"192.168.0.0/16\"]", "/0/options/baseUrl"];
+    warned(&local(""), &words);
+    warned(&local(r#", "allowNetworks": ["10.0.0.0/8"]"#), &words);
+    let quiet = |files: &Files| assert!(files.accepted().1.is_empty(), "{}", files.accepted().1);
+    quiet(&local(r#", "allowNetworks": ["192.168.1.7/32"]"#));
+    quiet(&options(r#""baseUrl": "http://proxy.lan:8080""#));
+
+    let pager = |number: &str| {
+        let channel = format!(r#", "channelName": "pages", "options": {{"region": "eu", "number": "{number}"}}"#);
+        Files::good().channel("pager", &channel)
+    };
+    warned(&pager("http://2130706433/"), &["127.0.0.1 is a loopback address", "/0/options/number"]);
+    quiet(&pager("https://example.com/127.0.0.1"));
+    let files = Files::good().channel("parrot-talk", r#", "providerIdEnvVar": "ROOM""#);
+    let words = ["169.254.169.254 is a cloud's metadata address", "/0/providerIdEnvVar"];
+    warned(&files.variable("ROOM", "http://169.254.169.254/s3cret"), &words);
+
+    let callback = |url: &str| {
+        let callback = format!(r#", "callbacks": [{{"url": "{url}", "secretEnvVar": "SECRET"}}]"#);
+        tenant(&callback).variable("SECRET", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+    };
+    warned(&callback("http://localhost:9/x"), &["127.0.0.1 is a loopback address", "/0/callbacks/0/url"]);
+    quiet(&callback("https://acme.example/hooks"));
+}
+
+#[test]
 fn limits_that_can_never_be_met_are_warned_of() {
     let room = |limits: &str| tenant(&format!(r#", "rateLimit": {{{limits}}}"#));
     warned(&room(r#""bytes": 65535"#), &["more than 65535 bytes is refused", "at least 65536", "/0/rateLimit/bytes"]);
