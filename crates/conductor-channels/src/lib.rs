@@ -44,6 +44,8 @@ pub mod whatsapp;
 mod contract;
 #[cfg(test)]
 mod egress_tests;
+#[cfg(test)]
+mod secrecy_tests;
 
 /// Something that a plugin has to be told before it can send.
 #[derive(Debug, Clone, Copy)]

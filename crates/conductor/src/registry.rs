@@ -225,7 +225,7 @@ async fn initialize(
         clock: Arc::clone(clock),
     };
     let target = plugin.target_in(&values);
-    let channel = plugin.initialize(values, context).await;
+    let channel = plugin.initialize(values.into_inner(), context).await;
     let channel = channel.map_err(|error| anyhow::anyhow!("channel \"{name}\" ({}): {error}", plugin.kind))?;
     channel.open();
     Ok(LiveChannel {

@@ -31,6 +31,7 @@ mod send;
 mod serve;
 pub mod start;
 mod tenant;
+mod undumpable;
 
 const EXAMPLES: &str = "\
 Example:
@@ -155,6 +156,7 @@ fn hide(command: clap::Command, settings: &[&str]) -> clap::Command {
 
 /// Reads the command line and does what it says.
 pub fn main(arguments: impl IntoIterator<Item = OsString>, plugins: &'static [Plugin]) -> ExitCode {
+    undumpable::keep_memory();
     let parsed = command().try_get_matches_from(arguments);
     let line = match parsed.and_then(|matches| CommandLine::from_arg_matches(&matches)) {
         Ok(line) => line,

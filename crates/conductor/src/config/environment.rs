@@ -7,6 +7,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use conductor_core::Secret;
+use zeroize::Zeroizing;
 
 use super::report::{Fault, Place, Position};
 
@@ -237,14 +238,14 @@ impl Read for OneLineAtATime<'_> {
     }
 }
 
-/// Reads a text file of at most [`FILE_MAX_BYTES`].
-fn read_text(path: &Path) -> io::Result<String> {
-    let mut text = String::new();
+/// Reads a text file of at most [`FILE_MAX_BYTES`]. It holds secrets, so that its memory is overwritten.
+fn read_text(path: &Path) -> io::Result<Zeroizing<String>> {
+    let mut text = Zeroizing::new(String::new());
     let file = std::fs::File::open(path)?;
     if file.metadata()?.is_dir() {
         return Err(io::ErrorKind::IsADirectory.into());
     }
-    if file.take(FILE_MAX_BYTES + 1).read_to_string(&mut text)? as u64 > FILE_MAX_BYTES {
+    if file.take(FILE_MAX_BYTES + 1).read_to_string(&mut *text)? as u64 > FILE_MAX_BYTES {
         return Err(io::ErrorKind::FileTooLarge.into());
     }
     Ok(text)

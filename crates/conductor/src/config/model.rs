@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 use conductor_channels::Plugin;
-use conductor_core::{ChannelId, Keep, OnUnknown, Rate, Secret, TenantId};
+use conductor_core::{ChannelId, Keep, OnUnknown, Rate, Secret, SecretValues, TenantId};
 use ipnet::IpNet;
-use serde_json::{Map, Value};
 use url::Url;
 
 /// Everything that the three files and the environment say. Nothing in it can be wrong any more.
@@ -93,7 +92,7 @@ pub struct ChannelConfig {
     /// The options that every channel takes.
     pub common: CommonOptions,
     /// The plugin's settings (camel case) and own options, resolved. It holds secrets: never print it.
-    pub values: Map<String, Value>,
+    pub values: SecretValues,
 }
 
 /// The options that every channel takes.
