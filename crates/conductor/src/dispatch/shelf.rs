@@ -113,8 +113,12 @@ impl Shelf {
         }
     }
 
+    /// One that holds nothing yet: all there is, is in the store.
+    pub(crate) fn of_the_store() -> Self {
+        Self { rest: Some(Rest { after: None }), ..Self::default() }
+    }
+
     /// How many are held.
-    #[cfg(test)]
     pub(crate) fn held(&self) -> usize {
         self.held
     }

@@ -11,6 +11,10 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
+mod configuration;
+
+pub use configuration::ConfigurationMetrics;
+
 /// Everything that is counted.
 pub struct Metrics {
     registry: Registry,
@@ -23,6 +27,8 @@ pub struct Metrics {
     depth: Family<Series, Gauge>,
     removed: Counter,
     redacted: Counter,
+    /// Which configuration is in use, and how reloads go.
+    pub configuration: ConfigurationMetrics,
 }
 
 /// A tenant as a label: made into text when it is read, not when it is counted.
@@ -75,8 +81,10 @@ impl Metrics {
             depth: Family::default(),
             removed: Counter::default(),
             redacted: Counter::default(),
+            configuration: ConfigurationMetrics::default(),
         };
         let registry = &mut metrics.registry;
+        metrics.configuration.register(registry);
         registry.register("notifications_accepted", "Notifications accepted", metrics.accepted.clone());
         registry.register("attempts", "Attempts by outcome", metrics.attempts.clone());
         registry.register("deliveries_sent", "Deliveries that a provider has taken", metrics.sent.clone());
