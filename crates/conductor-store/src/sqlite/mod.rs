@@ -45,6 +45,7 @@ mod retention;
 mod rows;
 #[cfg(test)]
 mod tests;
+mod work;
 mod write;
 mod writer;
 

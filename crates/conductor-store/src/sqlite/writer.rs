@@ -24,6 +24,7 @@ use super::memory::{Memory, State};
 use super::receipts::Received;
 use super::replays::JobChange;
 use super::retention::{Candidate, Step, UsualCommit};
+use super::work::Work;
 use super::write;
 
 /// The most commands that one commit takes.
@@ -176,13 +177,13 @@ impl Writer {
     }
 
     fn try_write(&mut self, batch: &[Command]) -> rusqlite::Result<Vec<Effect>> {
-        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let work = Work::new(self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?);
         let mut effects = Vec::with_capacity(batch.len());
         for command in batch {
-            effects.push(write::apply(&transaction, &self.memory, self.fed_through, command)?);
+            effects.push(write::apply(&work, &self.memory, self.fed_through, command)?);
         }
         let began = Instant::now();
-        transaction.commit()?;
+        work.commit()?;
         let took = began.elapsed();
         let mut is_usual = true;
         for effect in &mut effects {
