@@ -40,7 +40,8 @@ impl Bell {
                     tracing::debug!(folder = %folder.display(), %error, "A folder cannot be watched");
                 }
             }
-            AsyncFd::register(events)
+            #[expect(deprecated, reason = "what takes its place is unsafe; of what owns its descriptor this is sound")]
+            AsyncFd::new(events)
         };
         match listen() {
             Ok(events) => Self { events: Some(events) },
