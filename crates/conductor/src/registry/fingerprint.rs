@@ -158,7 +158,9 @@ mod tests {
     fn facts_that_read_the_same_in_a_row_are_told_apart() {
         let print = |facts: [&str; 2]| {
             let mut all = Facts::new();
-            facts.map(|fact| drop(all.secret(&Secret::new(fact))));
+            for fact in facts {
+                all.secret(&Secret::new(fact));
+            }
             all.print()
         };
         assert!(print(["ab", "c"]) != print(["a", "bc"]));
