@@ -7,7 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use conductor_channels::Plugin;
-use conductor_core::{Channel, ChannelId, Health, Keep, Limits, Rate, Retention, RetryPolicy, Standing, TenantId};
+use conductor_core::callbacks::Subscriptions;
+use conductor_core::{
+    Channel, ChannelId, EndpointId, Health, Keep, Limits, Rate, Retention, RetryPolicy, Standing, TenantId,
+};
 use futures_util::FutureExt as _;
 use ring::digest::{SHA256, digest};
 use tokio_util::task::TaskTracker;
@@ -15,12 +18,14 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use url::Url;
 
 use crate::config::{Lasting, TenantConfig};
+use crate::registry::endpoint::Endpoint;
 use crate::registry::fingerprint::{ChannelPrints, Fingerprint};
 use crate::registry::flow::Flow;
 use crate::registry::limit::RequestLimit;
 use crate::registry::plan::Version;
 
 mod build;
+pub mod endpoint;
 pub mod fingerprint;
 pub mod flow;
 pub mod limit;
@@ -35,6 +40,7 @@ pub struct Registry {
     keys: HashMap<KeyHash, TenantId>,
     admin: Option<KeyHash>,
     channels: HashMap<ChannelId, Arc<LiveChannel>>,
+    endpoints: HashMap<EndpointId, Arc<Endpoint>>,
     retention: Arc<Retention>,
     version: Version,
 }
@@ -56,6 +62,8 @@ pub struct Tenant {
     pub queued: Option<u64>,
     /// Its channels in the order of the configuration.
     pub channels: Vec<Arc<LiveChannel>>,
+    /// Where it hears of state changes, in the order of the configuration.
+    pub endpoints: Vec<Arc<Endpoint>>,
     /// Of all that is said of it.
     print: Fingerprint,
 }
@@ -132,6 +140,18 @@ impl Registry {
     /// Which configuration this is.
     pub fn version(&self) -> &Version {
         &self.version
+    }
+
+    /// Where a tenant hears of state changes: for those who post there.
+    pub fn endpoint(&self, id: EndpointId) -> Option<&Arc<Endpoint>> {
+        self.endpoints.get(&id)
+    }
+
+    /// Who wants to hear what.
+    pub fn subscriptions(&self) -> Subscriptions {
+        let mut subscriptions = Subscriptions::default();
+        self.endpoints.values().for_each(|endpoint| subscriptions.add(endpoint.tenant, endpoint.subscription()));
+        subscriptions
     }
 
     /// How long ended notifications are kept.

@@ -28,6 +28,8 @@ use watch::Watch;
 const LOAD_MAX: Duration = Duration::from_secs(30);
 /// And so long may all new channels take to be made.
 const BUILD_MAX: Duration = Duration::from_secs(30);
+/// The store is waited for no longer when it is told who wants callbacks.
+const SUBSCRIBE_MAX: Duration = Duration::from_secs(2);
 /// Attempts under way are waited for so long before their channel is shut down. A text in many parts takes longest.
 const RETIRE_MAX: Duration = Duration::from_secs(10 * 60);
 
@@ -121,6 +123,8 @@ impl Reloader {
         let version = next.version().clone();
         let before = self.app.replace_registry(Arc::clone(&next));
         next.open_channels(Some(&before));
+        // Whoever sends the callbacks does it again where it fails or takes long.
+        let _ = tokio::time::timeout(SUBSCRIBE_MAX, self.app.subscribe()).await;
         for channel in before.left_behind_by(&next) {
             self.tracker.spawn(retire(channel));
         }

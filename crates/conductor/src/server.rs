@@ -21,7 +21,7 @@ use crate::dispatch::Bounds;
 use crate::ids::IdGenerator;
 use crate::registry::Registry;
 use crate::reload::Reloader;
-use crate::{api, dispatch, janitor, reload, replays};
+use crate::{api, callbacks, dispatch, janitor, reload, replays};
 
 pub mod limits;
 
@@ -117,10 +117,16 @@ impl Server {
         let registry = app.registry();
         registry.open_channels(None);
         app.metrics.configuration.begun(registry.version().number, registry.version().loaded_at);
+        if let Err(error) = app.subscribe().await {
+            tracing::warn!(%error, "Who wants callbacks could not be written; it is tried again");
+        }
         let (work, connections) = (TaskTracker::new(), TaskTracker::new());
-        let bounds = Bounds { descriptors: limits.left_for_attempts(), ..Bounds::default() };
+        let left = limits.left_for_attempts();
+        let slots = callbacks::slots(left);
+        let bounds = Bounds { descriptors: left.saturating_sub(slots), ..Bounds::default() };
         work.spawn(dispatch::run(Arc::clone(&app), bounds, work.clone(), stop.clone()));
         work.spawn(janitor::run(Arc::clone(&app), stop.clone(), latest.map(NotificationId::made_at)));
+        work.spawn(callbacks::run(Arc::clone(&app), slots, stop.clone()));
         work.spawn(replays::run(Arc::clone(&app), stop.clone()));
         let source = Arc::new(source);
         let reloader = Reloader { app: Arc::clone(&app), source, http, public_url, tracker: work.clone() };

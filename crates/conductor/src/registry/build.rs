@@ -9,6 +9,7 @@ use conductor_core::{ChannelId, Clock, RetryPolicy, TenantId};
 use tokio_util::task::TaskTracker;
 use url::Url;
 
+use super::endpoint::Endpoint;
 use super::fingerprint::{self, ChannelPrints};
 use super::limit::RequestLimit;
 use super::plan::Version;
@@ -63,29 +64,39 @@ impl Registry {
             keys: HashMap::new(),
             admin: configuration.admin_key.map(|key| hash(key.expose())),
             channels: HashMap::new(),
+            endpoints: HashMap::new(),
             retention: Arc::new(retention(configuration.keep, &configuration.tenants)),
             version,
         };
         for tenant in configuration.tenants {
             let channels = channels.remove(&tenant.id).unwrap_or_default();
+            let endpoints = tenant.callbacks.iter().map(|each| Endpoint::new(tenant.id, each, http).map(Arc::new));
+            let endpoints = endpoints.collect::<Result<_, _>>()?;
             let old = before.and_then(|before| before.tenant(tenant.id));
-            registry.add(tenant, channels, old.map(Arc::as_ref));
+            registry.add(tenant, channels, endpoints, old.map(Arc::as_ref));
         }
         Ok(registry)
     }
 
-    fn add(&mut self, config: TenantConfig, channels: Vec<Arc<LiveChannel>>, old: Option<&Tenant>) {
+    fn add(
+        &mut self,
+        config: TenantConfig,
+        channels: Vec<Arc<LiveChannel>>,
+        endpoints: Vec<Arc<Endpoint>>,
+        old: Option<&Tenant>,
+    ) {
         let print = fingerprint::of_tenant(&config);
         let TenantConfig { id, name, keys, weight, requests, queued, .. } = config;
         self.keys.extend(keys.iter().map(|key| (hash(key.expose()), id)));
         self.channels.extend(channels.iter().map(|channel| (channel.id, Arc::clone(channel))));
+        self.endpoints.extend(endpoints.iter().map(|endpoint| (endpoint.id, Arc::clone(endpoint))));
         // What is used up of a limit stays used up.
         let old = old.and_then(|old| old.requests.as_ref());
         let requests = requests.map(|rate| match old {
             Some(limit) if limit.rate == rate => Arc::clone(limit),
             _ => Arc::new(RequestLimit::new(rate)),
         });
-        self.tenants.insert(id, Arc::new(Tenant { id, name, weight, requests, queued, channels, print }));
+        self.tenants.insert(id, Arc::new(Tenant { id, name, weight, requests, queued, channels, endpoints, print }));
     }
 
     /// Opens the channels whose connections the version before does not have.

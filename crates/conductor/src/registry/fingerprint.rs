@@ -68,8 +68,11 @@ pub fn of_tenant(config: &TenantConfig) -> Fingerprint {
     } = config;
     let mut facts = Facts::new();
     facts.add(&(id, name, key_variable, weight, requests, queued, retention, redact_after, callbacks.len()));
-    for CallbackConfig { url, secret, events, allow_networks } in callbacks {
-        facts.add(&(url.as_str(), events, allow_networks)).secret(secret);
+    for CallbackConfig { url, secrets, events, allow_networks } in callbacks {
+        facts.add(&(url.as_str(), events, allow_networks, secrets.len()));
+        for secret in secrets {
+            facts.secret(secret);
+        }
     }
     for key in keys {
         facts.secret(key);
@@ -122,6 +125,7 @@ impl io::Write for Facts {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use conductor_core::callbacks::EventSet;
     use conductor_core::{ChannelId, TenantId};
     use serde_json::json;
     use std::time::Duration;
@@ -172,8 +176,8 @@ mod tests {
         let tenant = |key: &str, secret: &str| {
             let callback = CallbackConfig {
                 url: "https://acme.example/hooks".parse().unwrap(),
-                secret: Secret::new(secret),
-                events: Vec::new(),
+                secrets: vec![Secret::new(secret)],
+                events: EventSet::default(),
                 allow_networks: Vec::new(),
             };
             of_tenant(&TenantConfig {
