@@ -9,6 +9,7 @@ use conductor_core::store::Queued;
 use conductor_core::{ChannelId, DeliveryKey, Notification, NotificationId, TenantId, Timestamp};
 use serde_json::Value;
 
+use super::callbacks::Marks;
 use super::weights::Weights;
 
 /// The most waiting deliveries that are kept for hand-over; more are found by a scan.
@@ -21,7 +22,11 @@ const FRESH_MAX_BYTES: usize = 16 * 1024 * 1024;
 
 /// The state under its lock. Held for moments only, never across I/O.
 #[derive(Debug, Default)]
-pub(crate) struct Memory(Mutex<State>);
+pub(crate) struct Memory {
+    state: Mutex<State>,
+    /// See [`Marks`].
+    pub(crate) callbacks: Marks,
+}
 
 #[derive(Debug)]
 pub(crate) struct State {
@@ -46,7 +51,7 @@ pub(crate) struct State {
     came: Option<NotificationId>,
     /// Accepted, but not in the table `feed` yet; oldest first.
     pub(crate) unfed: Vec<(TenantId, NotificationId)>,
-    /// The bytes of what waits, by tenant.
+    /// What each tenant has waiting.
     pub(crate) weights: Weights,
 }
 
@@ -132,7 +137,7 @@ impl Default for State {
 
 impl Memory {
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

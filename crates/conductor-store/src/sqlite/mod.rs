@@ -22,21 +22,30 @@ use rusqlite::{Connection, OptionalExtension};
 use tokio::sync::{Mutex, Notify, Semaphore, oneshot};
 
 use change::{Change, ChangeKind};
+pub use contents::Contents;
+pub use copies::{Copied, CopyError, back_up, restore};
 use damage::Damage;
+pub(crate) use damage::is_damage;
+pub use inspect::{Inspection, Soundness, inspect, look_through};
 use memory::{Hold, Memory};
 pub use opening::OpenError;
 use read::{PageRequest, Readers, Scanned};
 use retention::{Tidying, UsualCommit};
+use weights::Weight;
 use write::Waiting;
 use writer::{Command, Envelope, Reply, Writer};
 
+mod callbacks;
 mod change;
+mod contents;
+mod copies;
 mod damage;
 #[cfg(test)]
 mod damage_tests;
 #[cfg(test)]
 mod fault_tests;
 mod idempotency;
+mod inspect;
 mod memory;
 mod opening;
 mod read;
@@ -47,6 +56,7 @@ mod rows;
 #[cfg(test)]
 mod tests;
 mod weights;
+mod work;
 mod write;
 mod writer;
 
@@ -109,10 +119,9 @@ impl SqliteStore {
         let count_in = |tenant, channel, notification, bytes| {
             let mut memory = memory.lock();
             memory.count_in(channel, notification);
-            memory.weights.add(tenant, bytes);
+            memory.weights.change(Weight { tenant, bytes, comes: true });
         };
         read::count_waiting(&connection, count_in).map_err(engine)?;
-        memory.lock().weights.commit();
         let latest: Option<[u8; 16]> =
             connection.query_row("SELECT max(id) FROM notification", [], |row| row.get(0)).map_err(engine)?;
         let arrived = Arc::new(Notify::new());

@@ -8,7 +8,7 @@ use conductor_core::{DeliveryKey, Notification, Status, StoreError, Timestamp};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::change::{self, Touched};
-use super::memory::Memory;
+use super::work::{Cause, StateChange, Work};
 use super::write::{Waiting, notification_by_id, queue_fallback, redacted_at, waiting_of};
 use super::writer::{Command, Effect};
 use super::{SqliteStore, rows};
@@ -29,7 +29,7 @@ impl Receipts for SqliteStore {
 }
 
 /// Keeps a report and changes what follows from it.
-pub(crate) fn apply(transaction: &Transaction<'_>, memory: &Memory, received: &Received) -> rusqlite::Result<Effect> {
+pub(crate) fn apply(transaction: &Work<'_>, received: &Received) -> rusqlite::Result<Effect> {
     let Received { reporter, report, now } = received;
     let key = report.part.delivery;
     let done = |reported| Ok(Effect::Reported(reported, None));
@@ -57,9 +57,10 @@ pub(crate) fn apply(transaction: &Transaction<'_>, memory: &Memory, received: &R
     let status = arrival.status();
     let sql = "UPDATE ended SET status = ?3 WHERE notification = ?1 AND ordinal = ?2";
     transaction.prepare_cached(sql)?.execute((key.notification.bytes(), key.ordinal, status.as_str()))?;
+    transaction.note_state(&StateChange::of(&ended.waiting, status, *now, Cause::Reported(report)))?;
     let mut queued = None;
     if arrival == Arrival::Undelivered && !is_redacted {
-        queued = fallback_of_undelivered(transaction, memory, &notification, ended.waiting, *now)?;
+        queued = fallback_of_undelivered(transaction, &notification, ended.waiting, *now)?;
     }
     let touched = queued.map(|queued| Touched { key, ended: None, taken_back: false, queued: Some(queued) });
     Ok(Effect::Reported(Reported::Changed(status), touched))
@@ -67,8 +68,7 @@ pub(crate) fn apply(transaction: &Transaction<'_>, memory: &Memory, received: &R
 
 /// Queues the next fallback of what was sent and did not arrive, if there is one and it comes in time.
 pub(crate) fn fallback_of_undelivered(
-    transaction: &Transaction<'_>,
-    memory: &Memory,
+    transaction: &Work<'_>,
     notification: &Notification,
     sent: Waiting,
     now: Timestamp,
@@ -77,7 +77,7 @@ pub(crate) fn fallback_of_undelivered(
         return Ok(None);
     }
     let expires_at = notification.expires_at;
-    queue_fallback(transaction, memory, notification, Waiting { due: now, expires_at, ..sent })
+    queue_fallback(transaction, notification, Waiting { due: now, expires_at, ..sent })
 }
 
 fn keep(transaction: &Transaction<'_>, report: &Report, is_redacted: bool, now: Timestamp) -> rusqlite::Result<()> {

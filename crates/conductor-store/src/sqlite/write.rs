@@ -12,19 +12,21 @@ use conductor_core::{
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 use super::memory::Memory;
+use super::weights::Weight;
+use super::work::{Cause, StateChange, Work};
 use super::writer::{Command, Effect};
-use super::{change, idempotency, receipts, replays, retention, rows};
+use super::{callbacks, change, idempotency, receipts, replays, retention, rows};
 
 /// Does one command within the transaction.
 pub(crate) fn apply(
-    transaction: &Transaction<'_>,
+    transaction: &Work<'_>,
     memory: &Memory,
     fed_through: Option<NotificationId>,
     command: &Command,
 ) -> rusqlite::Result<Effect> {
     match command {
         Command::Accept(new, _) => accept(transaction, memory, fed_through, new),
-        Command::Settle(lease, finished, _) => settle(transaction, memory, lease, finished).map(Effect::Settled),
+        Command::Settle(lease, finished, _) => settle(transaction, lease, finished).map(Effect::Settled),
         Command::Advance(key, progress, _) => {
             let sql = "UPDATE pending SET parts_sent = ?3, plain = ?4, provider_id = ?5, cuts = ?6 \
                        WHERE notification = ?1 AND ordinal = ?2";
@@ -50,7 +52,8 @@ pub(crate) fn apply(
         }
         Command::Change(wish, _) => change::change(transaction, memory, wish),
         Command::Job(wish, _) => replays::apply(transaction, memory, wish),
-        Command::Report(received, _) => receipts::apply(transaction, memory, received),
+        Command::Callback(change, _) => callbacks::apply(transaction, memory, change),
+        Command::Report(received, _) => receipts::apply(transaction, received),
         Command::Expire(keys, at, _) => expire(transaction, memory, keys, *at).map(Effect::Expired),
         Command::Forget(keys, before, _) => {
             let sql = "DELETE FROM idempotency WHERE tenant = ?1 AND key = ?2 AND accepted_at < ?3";
@@ -89,7 +92,7 @@ pub(crate) fn first(notification: &Notification) -> Queued {
 }
 
 fn accept(
-    transaction: &Transaction<'_>,
+    transaction: &Work<'_>,
     memory: &Memory,
     fed_through: Option<NotificationId>,
     new: &NewNotification,
@@ -106,7 +109,11 @@ fn accept(
     };
     let mut insert = transaction.prepare_cached(INSERT_NOTIFICATION)?;
     rows::insert_notification(&mut insert, notification)?;
-    insert_pending(transaction, memory, &Waiting::first(notification))?;
+    let waiting = Waiting::first(notification);
+    insert_pending(transaction, &waiting)?;
+    let at = notification.accepted_at;
+    let status = rows::waiting_status(false, false, 0, waiting.due, at);
+    transaction.note_state(&StateChange::of(&waiting, status, at, Cause::Accepted(new)))?;
     if Some(notification.id) <= fed_through {
         // The lists' index was written past this id already, so nobody would come back for it.
         let sql = "INSERT OR IGNORE INTO feed (tenant, notification) VALUES (?1, ?2)";
@@ -137,7 +144,7 @@ pub(crate) fn redacted_at(connection: &Connection, id: NotificationId) -> rusqli
 
 /// Takes over a `key` and ends the notification that held it, if that still waits.
 fn supersede(
-    transaction: &Transaction<'_>,
+    transaction: &Work<'_>,
     memory: &Memory,
     notification: &Notification,
     key: &str,
@@ -155,7 +162,8 @@ fn supersede(
     if waiting.held || !memory.lock().begin_ending(waiting.key) {
         return Ok(None);
     }
-    end(transaction, memory, &waiting, &End::plain(Status::Superseded, notification.accepted_at))?;
+    let cause = Cause::Superseded { by: notification.id };
+    end(transaction, &waiting, &End::plain(Status::Superseded, notification.accepted_at, cause))?;
     Ok(Some(waiting.queued()))
 }
 
@@ -258,11 +266,7 @@ impl Waiting {
 }
 
 /// Adds a delivery of which nothing has been sent yet.
-pub(super) fn insert_pending(
-    transaction: &Transaction<'_>,
-    memory: &Memory,
-    waiting: &Waiting,
-) -> rusqlite::Result<()> {
+pub(super) fn insert_pending(transaction: &Work<'_>, waiting: &Waiting) -> rusqlite::Result<()> {
     let sql = "INSERT INTO pending (notification, ordinal, tenant, channel_id, channel, target, lane, priority, due_at, \
                expires_at, attempts, failures, next_fallback, held, claimed, lost, bytes) \
                VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, 0, 0, 0, ?14)";
@@ -286,7 +290,7 @@ pub(super) fn insert_pending(
         waiting.next_fallback,
         waiting.bytes.cast_signed(),
     ])?;
-    memory.lock().weights.add(waiting.tenant, waiting.bytes);
+    transaction.weigh(Weight { tenant: waiting.tenant, bytes: waiting.bytes, comes: true });
     Ok(())
 }
 
@@ -296,26 +300,22 @@ pub(super) struct End<'a> {
     reason: Option<FailureReason>,
     provider_id: Option<&'a str>,
     at: Timestamp,
+    cause: Cause<'a>,
 }
 
-impl End<'_> {
-    pub(super) fn plain(status: Status, at: Timestamp) -> Self {
-        End { status, reason: None, provider_id: None, at }
+impl<'a> End<'a> {
+    pub(super) fn plain(status: Status, at: Timestamp, cause: Cause<'a>) -> Self {
+        End { status, reason: None, provider_id: None, at, cause }
     }
 }
 
-/// Moves a delivery from `pending` to `ended`. Returns how many bytes of its tenant's room it took.
-pub(super) fn end(
-    transaction: &Transaction<'_>,
-    memory: &Memory,
-    waiting: &Waiting,
-    end: &End<'_>,
-) -> rusqlite::Result<u64> {
+/// Moves a delivery from `pending` to `ended`, and notes that.
+pub(super) fn end(transaction: &Work<'_>, waiting: &Waiting, end: &End<'_>) -> rusqlite::Result<()> {
     let (id, ordinal) = (waiting.key.notification.bytes(), waiting.key.ordinal);
     let sql = "DELETE FROM pending WHERE notification = ?1 AND ordinal = ?2 RETURNING bytes";
     let bytes = transaction.prepare_cached(sql)?.query_row((id, ordinal), |row| row.get::<_, i64>(0)).optional()?;
     let bytes = bytes.unwrap_or_default().unsigned_abs();
-    memory.lock().weights.take(waiting.tenant, bytes);
+    transaction.weigh(Weight { tenant: waiting.tenant, bytes, comes: false });
     let sql = "INSERT INTO ended (notification, ordinal, tenant, channel_id, channel, target, status, reason, \
                provider_id, ended_at, attempts, next_fallback) \
                VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
@@ -337,7 +337,7 @@ pub(super) fn end(
         waiting.attempts,
         waiting.next_fallback,
     ])?;
-    Ok(bytes)
+    transaction.note_state(&StateChange::of(waiting, end.status, end.at, end.cause))
 }
 
 /// Lets go of a notification's `key`, if it still holds it.
@@ -382,12 +382,7 @@ fn insert_attempt(transaction: &Transaction<'_>, key: DeliveryKey, attempt: &Att
     Ok(())
 }
 
-fn settle(
-    transaction: &Transaction<'_>,
-    memory: &Memory,
-    lease: &Lease,
-    finished: &Finished,
-) -> rusqlite::Result<Settled> {
+fn settle(transaction: &Work<'_>, lease: &Lease, finished: &Finished) -> rusqlite::Result<Settled> {
     let notification = &lease.notification;
     let made = u32::from(finished.attempt.is_some());
     if let Some(attempt) = &finished.attempt {
@@ -411,16 +406,20 @@ fn settle(
         bytes: 0,
     };
     let provider_id = finished.provider_id.as_deref();
+    let settled = |reason| Cause::Settled(finished, reason);
+    let still_waits = |waiting: &Waiting, status| {
+        update_pending(transaction, waiting)?;
+        transaction.note_state(&StateChange::of(waiting, status, finished.at, settled(None)))
+    };
     match finished.settlement {
         Settlement::Sent => {
             let arrival = receipts::arrival(transaction, lease.key)?;
             let status = arrival.map_or(Status::Sent, Arrival::status);
-            let how = End { provider_id, ..End::plain(status, finished.at) };
-            waiting.bytes = end(transaction, memory, &waiting, &how)?;
+            end(transaction, &waiting, &End { provider_id, ..End::plain(status, finished.at, settled(None)) })?;
             let_go_of_key(transaction, notification)?;
             let next = match arrival {
                 Some(Arrival::Undelivered) => {
-                    receipts::fallback_of_undelivered(transaction, memory, notification, waiting, finished.at)?
+                    receipts::fallback_of_undelivered(transaction, notification, waiting, finished.at)?
                 }
                 _ => None,
             };
@@ -429,26 +428,26 @@ fn settle(
         Settlement::RetryAt { due, counts, limited } => {
             (waiting.due, waiting.failures) = (due, lease.failures + u32::from(counts));
             waiting.limited = limited;
-            update_pending(transaction, &waiting)?;
+            still_waits(&waiting, Status::Retrying)?;
             Ok(Settled { status: Status::Retrying, next: Some(waiting.queued()) })
         }
         Settlement::StepDown => {
             waiting.progress.plain = true;
-            update_pending(transaction, &waiting)?;
+            still_waits(&waiting, Status::Retrying)?;
             Ok(Settled { status: Status::Retrying, next: Some(waiting.queued()) })
         }
         Settlement::Hold => {
             waiting.held = true;
-            update_pending(transaction, &waiting)?;
+            still_waits(&waiting, Status::Held)?;
             Ok(Settled { status: Status::Held, next: None })
         }
         Settlement::Failed(reason) => {
             let status = reason.status();
-            let how = End { reason: Some(reason), provider_id, ..End::plain(status, finished.at) };
-            waiting.bytes = end(transaction, memory, &waiting, &how)?;
+            let plain = End::plain(status, finished.at, settled(Some(reason)));
+            end(transaction, &waiting, &End { reason: Some(reason), provider_id, ..plain })?;
             // One that expires early, because its next attempt would come too late, leaves its time to the fallback.
             let in_time = reason != FailureReason::Expired || finished.at < lease.expires_at;
-            let next = if in_time { queue_fallback(transaction, memory, notification, waiting)? } else { None };
+            let next = if in_time { queue_fallback(transaction, notification, waiting)? } else { None };
             if next.is_none() {
                 let_go_of_key(transaction, notification)?;
             }
@@ -459,8 +458,7 @@ fn settle(
 
 /// Queues the fallback that follows a delivery which has ended, if there is one left.
 pub(super) fn queue_fallback(
-    transaction: &Transaction<'_>,
-    memory: &Memory,
+    transaction: &Work<'_>,
     notification: &Notification,
     ended: Waiting,
 ) -> rusqlite::Result<Option<Queued>> {
@@ -474,9 +472,12 @@ pub(super) fn queue_fallback(
         attempts: 0,
         failures: 0,
         next_fallback: ended.next_fallback + 1,
+        bytes: notification.bytes(),
         ..ended
     };
-    insert_pending(transaction, memory, &next)?;
+    insert_pending(transaction, &next)?;
+    let cause = Cause::FallbackOf(ended.key.ordinal);
+    transaction.note_state(&StateChange::of(&next, Status::Queued, next.due, cause))?;
     Ok(Some(next.queued()))
 }
 
@@ -501,7 +502,7 @@ pub(super) fn update_pending(transaction: &Transaction<'_>, waiting: &Waiting) -
 }
 
 fn expire(
-    transaction: &Transaction<'_>,
+    transaction: &Work<'_>,
     memory: &Memory,
     keys: &[DeliveryKey],
     at: Timestamp,
@@ -516,7 +517,7 @@ fn expire(
             continue;
         }
         let reason = Some(FailureReason::Expired);
-        end(transaction, memory, &waiting, &End { reason, ..End::plain(Status::Expired, at) })?;
+        end(transaction, &waiting, &End { reason, ..End::plain(Status::Expired, at, Cause::Expired) })?;
         if let Some(notification) = notification_by_id(transaction, key.notification)? {
             let_go_of_key(transaction, &notification)?;
         }

@@ -13,7 +13,6 @@ use crate::api::error::{ApiError, ErrorKind};
 use crate::api::failures::Failure;
 use crate::api::quota::Told;
 use crate::api::{Api, failures, quota};
-use crate::registry::limit::RequestLimit;
 use crate::registry::{Registry, Tenant};
 
 /// The tenant whose key came with the request, in one snapshot of the configuration.
@@ -25,6 +24,10 @@ pub(crate) struct Caller {
 /// The operator, or anybody where no operator's key is configured.
 pub(crate) struct Operator;
 
+/// The operator, and nobody where no operator's key is configured: for what changes something, or shows what is
+/// tenants'.
+pub(crate) struct OperatorOnly;
+
 impl FromRequestParts<Arc<Api>> for Caller {
     type Rejection = ApiError;
 
@@ -32,7 +35,7 @@ impl FromRequestParts<Arc<Api>> for Caller {
         let registry = api.app.registry();
         let tenant = tenant(api, &registry, parts)?;
         let told = parts.extensions.get::<Told>().cloned().unwrap_or_default();
-        let checked = tenant.requests.as_ref().map(RequestLimit::check).transpose();
+        let checked = tenant.requests.as_ref().map(|limit| limit.check()).transpose();
         told.of(&tenant, checked.as_ref().ok().copied().flatten());
         checked.map_err(quota::too_many)?;
         Ok(Self { tenant })
@@ -55,6 +58,18 @@ impl FromRequestParts<Arc<Api>> for Operator {
                 "This needs the operator's key, CONDUCTOR_ADMIN_KEY; the key sent is another.",
             )),
         }
+    }
+}
+
+impl FromRequestParts<Arc<Api>> for OperatorOnly {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, ApiError> {
+        if api.app.registry().is_admin_key("").is_none() {
+            let error = "This is for the operator and is off: set CONDUCTOR_ADMIN_KEY to turn it on.";
+            return Err(ApiError::new(ErrorKind::NoOperator, error));
+        }
+        Operator::from_request_parts(parts, api).await.map(|_| Self)
     }
 }
 

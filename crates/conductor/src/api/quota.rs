@@ -27,39 +27,36 @@ const FAILURES: &str = "\"failed-authentications\"";
 pub(crate) struct Told(Arc<OnceLock<Quota>>);
 
 struct Quota {
-    tenant: Arc<Tenant>,
+    policy: String,
     left: Option<Left>,
 }
 
 impl Told {
     /// This tenant asks, and has so much left of its rate, if it has one.
-    pub(crate) fn of(&self, tenant: &Arc<Tenant>, left: Option<Left>) {
-        if tenant.requests.is_some() || tenant.queued.is_some() || tenant.bytes.is_some() {
-            let _ = self.0.set(Quota { tenant: Arc::clone(tenant), left });
-        }
+    pub(crate) fn of(&self, tenant: &Tenant, left: Option<Left>) {
+        let policy = policy(tenant.requests.as_ref().map(|limit| limit.rate), tenant.queued, tenant.bytes);
+        let _ = policy.map(|policy| self.0.set(Quota { policy, left }));
     }
 
     /// Completes an answer's headers. What a refusal says of what is left stays.
     pub(crate) fn complete(&self, headers: &mut HeaderMap) {
-        let Some(Quota { tenant, left }) = self.0.get() else { return };
-        let mut insert = |name: HeaderName, text: String| {
-            if let Ok(value) = HeaderValue::try_from(text) {
+        let Some(Quota { policy, left }) = self.0.get() else { return };
+        let left = left.map(|left| format!("{REQUESTS};r={};t={}", left.count, whole_seconds(left.reset)));
+        for (name, text) in [(RATE_LIMIT_POLICY, Some(policy)), (RATE_LIMIT, left.as_ref())] {
+            if let Some(value) = text.and_then(|text| HeaderValue::from_str(text).ok()) {
                 headers.entry(name).or_insert(value);
             }
-        };
-        insert(RATE_LIMIT_POLICY, policy(tenant));
-        if let Some(Left { count, reset }) = left {
-            insert(RATE_LIMIT, format!("{REQUESTS};r={count};t={}", whole_seconds(*reset)));
         }
     }
 }
 
-/// All limits of a tenant.
-fn policy(tenant: &Tenant) -> String {
-    let requests = tenant.requests.as_ref().map(|limit| rate(REQUESTS, limit.rate));
-    let queued = tenant.queued.map(|max| format!("{QUEUED};q={max}"));
-    let bytes = tenant.bytes.map(|max| format!("{BYTES};q={max};qu=\"content-bytes\""));
-    [requests, queued, bytes].into_iter().flatten().collect::<Vec<_>>().join(", ")
+/// All limits of a tenant; none where it has none.
+fn policy(requests: Option<Rate>, queued: Option<u64>, bytes: Option<u64>) -> Option<String> {
+    let requests = requests.map(|limit| rate(REQUESTS, limit));
+    let queued = queued.map(|max| format!("{QUEUED};q={max}"));
+    let bytes = bytes.map(|max| format!("{BYTES};q={max};qu=\"content-bytes\""));
+    let all: Vec<String> = [requests, queued, bytes].into_iter().flatten().collect();
+    (!all.is_empty()).then(|| all.join(", "))
 }
 
 /// The time of the window is told in whole seconds.
@@ -145,43 +142,34 @@ mod tests {
     use super::*;
     use std::num::NonZeroU32;
 
-    use crate::registry::limit::RequestLimit;
-    use conductor_core::TenantId;
-    use uuid::Uuid;
-
-    fn tenant(requests: Option<Rate>, queued: Option<u64>, bytes: Option<u64>) -> Arc<Tenant> {
-        let (id, name, channels) = (TenantId::new(Uuid::nil()), "A".to_owned(), Vec::new());
-        let requests = requests.map(RequestLimit::new);
-        Arc::new(Tenant { id, name, weight: 1, requests, queued, bytes, channels })
-    }
-
-    fn told(tenant: &Arc<Tenant>, left: Option<Left>) -> HeaderMap {
-        let (told, mut headers) = (Told::default(), HeaderMap::new());
-        told.of(tenant, left);
-        told.complete(&mut headers);
-        headers
-    }
-
     #[test]
     fn the_policy_is_told_in_whole_seconds() {
         let five = NonZeroU32::new(5).unwrap();
         for (per, q, w) in [(500, 10, 1), (1000, 5, 1), (60_000, 5, 60), (1500, 6, 2)] {
             let rate = Rate { limit: five, per: Duration::from_millis(per), burst: five };
-            let left = Left { count: 3, reset: Duration::from_millis(1200) };
-            let headers = told(&tenant(Some(rate), None, None), Some(left));
-            assert_eq!(headers["ratelimit-policy"], format!("\"requests\";q={q};w={w}"));
-            assert_eq!(headers["ratelimit"], "\"requests\";r=3;t=2");
+            assert_eq!(policy(Some(rate), None, None), Some(format!("\"requests\";q={q};w={w}")));
         }
-        let response = axum::response::IntoResponse::into_response(too_many(Duration::from_millis(1200)));
-        assert_eq!(response.headers()["ratelimit"], "\"requests\";r=0;t=2");
-        assert_eq!(response.headers()["retry-after"], "2");
+        assert_eq!(
+            policy(None, Some(7), Some(1_000)).as_deref(),
+            Some("\"queued\";q=7, \"bytes\";q=1000;qu=\"content-bytes\"")
+        );
+        assert_eq!(policy(None, None, None), None);
     }
 
     #[test]
-    fn all_limits_stand_in_the_policy_and_a_tenant_without_any_is_told_nothing() {
-        let headers = told(&tenant(None, Some(7), Some(1_000)), None);
-        assert_eq!(headers["ratelimit-policy"], "\"queued\";q=7, \"bytes\";q=1000;qu=\"content-bytes\"");
-        assert!(!headers.contains_key("ratelimit"));
-        assert!(told(&tenant(None, None, None), None).is_empty());
+    fn an_answer_tells_what_is_left_unless_it_has_told_it_already() {
+        let left = Some(Left { count: 3, reset: Duration::from_millis(1200) });
+        let told = Told(Arc::new(OnceLock::from(Quota { policy: "\"requests\";q=5;w=1".to_owned(), left })));
+        let mut headers = HeaderMap::new();
+        told.complete(&mut headers);
+        assert_eq!(headers["ratelimit-policy"], "\"requests\";q=5;w=1");
+        assert_eq!(headers["ratelimit"], "\"requests\";r=3;t=2");
+        let refused = axum::response::IntoResponse::into_response(too_many(Duration::from_millis(1200)));
+        let mut headers = refused.headers().clone();
+        told.complete(&mut headers);
+        assert_eq!([&headers["ratelimit"], &headers["retry-after"]], ["\"requests\";r=0;t=2", "2"]);
+        let mut none = HeaderMap::new();
+        Told::default().complete(&mut none);
+        assert!(none.is_empty());
     }
 }

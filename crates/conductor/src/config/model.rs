@@ -3,9 +3,12 @@
 use std::time::Duration;
 
 use conductor_channels::Plugin;
+use conductor_core::callbacks::EventSet;
 use conductor_core::{ChannelId, Keep, OnUnknown, Rate, Secret, SecretValues, TenantId};
 use ipnet::IpNet;
 use url::Url;
+
+use super::readings::Readings;
 
 /// Everything that the three files and the environment say. Nothing in it can be wrong any more.
 pub struct Configuration {
@@ -19,6 +22,10 @@ pub struct Configuration {
     pub admin_key: Option<Secret>,
     /// How long ended notifications are kept of tenants that do not say. The files do not: `RETENTION` does.
     pub keep: Keep,
+    /// The files that it came from, and what they held.
+    pub readings: Readings,
+    /// A short hash of the three files, in hexadecimal digits.
+    pub hash: String,
 }
 
 /// A customer of this server.
@@ -71,10 +78,10 @@ impl Lasting {
 pub struct CallbackConfig {
     /// `url`
     pub url: Url,
-    /// What `secretEnvVar` holds.
-    pub secret: Secret,
-    /// `events`; empty means all.
-    pub events: Vec<String>,
+    /// What `secretEnvVar` holds, and what the variable of the same name with `_NEXT` holds; at least one.
+    pub secrets: Vec<Secret>,
+    /// `events`; an empty list means all.
+    pub events: EventSet,
     /// `allowNetworks`
     pub allow_networks: Vec<IpNet>,
 }

@@ -16,6 +16,7 @@ use super::shelf::{Capacity, Room, Shelf, Want};
 
 mod backlog;
 mod pauses;
+mod reshape;
 
 /// Every so many picks of a tenant, normal goes before high; and every so many of those, low goes first.
 const NORMAL_FIRST_EVERY: u32 = 8;

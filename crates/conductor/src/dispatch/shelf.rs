@@ -30,7 +30,7 @@ const LATER_SHARE: usize = 4;
 
 impl Default for Capacity {
     fn default() -> Self {
-        Self { shelf: 50_000, shelf_when_scarce: 1_000, lane: 64, all: 2_000_000 }
+        Self { shelf: 50_000, shelf_when_scarce: 1_000, lane: 1_024, all: 2_000_000 }
     }
 }
 
@@ -113,8 +113,12 @@ impl Shelf {
         }
     }
 
+    /// One that holds nothing yet: all there is, is in the store.
+    pub(crate) fn of_the_store() -> Self {
+        Self { rest: Some(Rest { after: None }), ..Self::default() }
+    }
+
     /// How many are held.
-    #[cfg(test)]
     pub(crate) fn held(&self) -> usize {
         self.held
     }

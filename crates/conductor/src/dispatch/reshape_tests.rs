@@ -1,0 +1,76 @@
+//! Channels that become ordered, or are so no more, while much waits.
+
+use super::*;
+
+impl World {
+    /// One of the channels has the other order from now on.
+    pub(super) fn reorder(&mut self, which: usize) {
+        if let Some(which) = which.checked_rem(self.schedule.channels.len()) {
+            self.reordered = true;
+            let ordered = !self.schedule.channels[which].ordered;
+            self.schedule.reorder(place_of(which), ordered);
+        }
+    }
+
+    fn pick_and_fill(&mut self) -> Vec<u128> {
+        let mut picked = Vec::new();
+        for _ in 0..100 {
+            self.fill();
+            picked.extend(self.pick().map(|queued| number(queued.key)));
+        }
+        picked
+    }
+}
+
+#[test]
+fn those_behind_a_failing_head_go_when_their_channel_is_ordered_no_more() {
+    let mut world = World::new(true, 9);
+    let all: Vec<_> = (0..20).map(|_| number(world.accept(7, 1, Priority::Normal))).collect();
+    world.take_in(usize::MAX);
+    world.pick();
+    let head = world.under_way.pop().expect("the head");
+    world.fail(head, 3_600_000);
+    assert_eq!(world.pick_and_fill(), []);
+    world.reorder(0);
+    assert_eq!(world.pick_and_fill(), all[1..2], "one of a lane at a time");
+    assert_eq!(world.run_out(), [&all[2..], &all[..1]].concat());
+    assert_eq!((world.schedule.len(), world.stored.len()), (0, 0));
+}
+
+#[test]
+fn those_behind_a_failing_head_wait_when_their_channel_becomes_ordered() {
+    let mut world = World::new(false, 9);
+    let all: Vec<_> = (0..20).map(|n| number(world.accept(7, n % 2, Priority::ALL[n as usize % 3]))).collect();
+    world.take_in(usize::MAX);
+    let first = world.pick().expect("one may go");
+    let head = world.under_way.pop().expect("it is under way");
+    world.fail(head, 3_600_000);
+    let other = world.pick().expect("another may go");
+    world.reorder(0);
+    let entry = world.under_way.pop().expect("it is under way");
+    assert_eq!(world.pick_and_fill().len(), usize::from(first.lane == other.lane), "its lane is still busy");
+    world.under_way.push(entry);
+    let mut left = world.run_out();
+    left.extend([number(first.key), number(other.key)]);
+    left.sort_unstable();
+    left.dedup();
+    assert_eq!(left, all, "all leaves in the end");
+    assert_eq!((world.schedule.len(), world.stored.len()), (0, 0));
+}
+
+#[test]
+fn what_is_under_way_holds_its_lane_through_both_changes() {
+    for ordered in [false, true] {
+        let mut world = World::new(ordered, 9);
+        let all: Vec<_> = (0..6).map(|n| number(world.accept(7, n % 2, Priority::Normal))).collect();
+        world.take_in(usize::MAX);
+        assert_eq!(world.pick().map(|queued| number(queued.key)), Some(all[0]));
+        for _ in 0..2 {
+            world.reorder(0);
+        }
+        assert_eq!(world.pick_and_fill(), all[1..2], "the other lane alone");
+        world.reorder(0);
+        assert_eq!(world.pick_and_fill(), []);
+        assert_eq!(world.run_out().len(), 4);
+    }
+}
