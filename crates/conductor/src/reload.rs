@@ -92,7 +92,9 @@ impl Reloader {
                 };
                 (reloaded, Some(readings))
             }
-            Ok(Err(_panic)) => (Err(self.failed("the configuration made its reader panic; report this as a bug")), None),
+            Ok(Err(_panic)) => {
+                (Err(self.failed("the configuration made its reader panic; report this as a bug")), None)
+            }
             Err(_) => (Err(self.failed("the files could not be read in time")), None),
         };
         match &reloaded {
@@ -105,8 +107,7 @@ impl Reloader {
     async fn take_over(&self, configuration: Configuration, report: &Report, cause: Cause) -> Reloaded {
         let before = self.app.registry();
         let public_url = self.public_url.as_ref();
-        let building =
-            Registry::build_after(Some(&before), configuration, &self.http, &self.app.clock, public_url);
+        let building = Registry::build_after(Some(&before), configuration, &self.http, &self.app.clock, public_url);
         let built = tokio::time::timeout(BUILD_MAX, AssertUnwindSafe(building).catch_unwind()).await;
         let next = match built {
             Ok(Ok(Ok(next))) => next,
@@ -162,11 +163,18 @@ impl Reloader {
             false => self.app.metrics.configuration.unchanged(),
         }
         for warning in &accepted.warnings {
-            tracing::warn!(place = warning.place, expected = warning.expected, help = warning.help, "{}", warning.found);
+            tracing::warn!(
+                place = warning.place,
+                expected = warning.expected,
+                help = warning.help,
+                "{}",
+                warning.found
+            );
         }
         if !accepted.is_new {
             tracing::info!(
-                config.version = accepted.version.number, cause = cause.as_str(),
+                config.version = accepted.version.number,
+                cause = cause.as_str(),
                 "The configuration was read again, and is as it was",
             );
         }
@@ -176,7 +184,9 @@ impl Reloader {
         self.app.metrics.configuration.refused();
         let Refused { folder, summary, faults } = refused;
         tracing::error!(
-            folder, summary, cause = cause.as_str(),
+            folder,
+            summary,
+            cause = cause.as_str(),
             "The changed configuration cannot be used: the one before stays in use",
         );
         for fault in faults {

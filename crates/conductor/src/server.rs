@@ -85,17 +85,8 @@ pub struct Server {
 impl Server {
     /// Opens the store, makes the channels and begins to serve.
     pub async fn start(options: Options) -> Result<Self, StartError> {
-        let Options {
-            configuration,
-            source,
-            data_dir,
-            listener,
-            metrics_listener,
-            plugins,
-            public_url,
-            clock,
-            limits,
-        } = options;
+        let Options { configuration, source, data_dir, listener, metrics_listener, plugins, public_url, clock, limits } =
+            options;
         let listener = into_async(listener)?;
         let metrics_listener = metrics_listener.map(into_async).transpose()?;
         let address = listener.local_addr()?;

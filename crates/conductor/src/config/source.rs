@@ -50,7 +50,8 @@ impl Source {
 }
 
 /// A process setting: its variable, where an argument of that meaning goes, and whether two processes have the same.
-type ProcessSetting = (&'static str, fn(&mut ProcessArguments) -> &mut Option<String>, fn(&Settings, &Settings) -> bool);
+type ProcessSetting =
+    (&'static str, fn(&mut ProcessArguments) -> &mut Option<String>, fn(&Settings, &Settings) -> bool);
 
 const PROCESS_SETTINGS: [ProcessSetting; 11] = [
     ("PORT", |given| &mut given.port, |one, other| one.port == other.port),

@@ -111,9 +111,8 @@ impl Registry {
 
     /// The channels whose connections the next version does not have.
     pub fn left_behind_by(&self, next: &Self) -> Vec<Arc<LiveChannel>> {
-        let goes_on = |id: ChannelId, channel: &LiveChannel| {
-            next.channel(id).is_some_and(|next| next.shares_connection(channel))
-        };
+        let goes_on =
+            |id: ChannelId, channel: &LiveChannel| next.channel(id).is_some_and(|next| next.shares_connection(channel));
         self.channels.iter().filter(|(id, channel)| !goes_on(**id, channel)).map(|(_, old)| Arc::clone(old)).collect()
     }
 }

@@ -54,18 +54,8 @@ impl ChannelPrints {
 
 /// Of all that is said of a tenant, its channels excepted.
 pub fn of_tenant(config: &TenantConfig) -> Fingerprint {
-    let TenantConfig {
-        id,
-        name,
-        key_variable,
-        keys,
-        weight,
-        requests,
-        queued,
-        callbacks,
-        retention,
-        redact_after,
-    } = config;
+    let TenantConfig { id, name, key_variable, keys, weight, requests, queued, callbacks, retention, redact_after } =
+        config;
     let mut facts = Facts::new();
     facts.add(&(id, name, key_variable, weight, requests, queued, retention, redact_after, callbacks.len()));
     for CallbackConfig { url, secrets, events, allow_networks } in callbacks {

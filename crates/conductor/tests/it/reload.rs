@@ -107,7 +107,9 @@ async fn what_is_added_changed_and_removed_is_told() {
         let mut after = world.clone();
         after.tenants[1]["weight"] = json!(number + 2);
         after.channels[1]["options"] = json!({ "expiresAfter": format!("{}m", number + 1) });
-        after.channels.push(json!({ "tenantId": TENANT_A, "channelType": "log", "channelName": format!("new {number}") }));
+        after
+            .channels
+            .push(json!({ "tenantId": TENANT_A, "channelType": "log", "channelName": format!("new {number}") }));
         after
     })
     .await;

@@ -46,9 +46,13 @@ fn the_command_tells_what_was_taken_over_or_what_is_wrong() {
     bad.write(&path.join("config"));
     let refused = reload(&process, path, ADMIN_KEY, &[]).with(2).err;
     let mut check = conductor(path, &["check"]);
-    check.env("CONFIG_DIR", path.join("config")).envs(world.variables.iter().cloned());
+    check.env("CONFIG_DIR", path.join("config")).env("DATA_DIR", path).envs(world.variables.iter().cloned());
     let check = run(&mut check).with(2).err;
-    let faults = |text: &str| text.split_once("\n\n").and_then(|(_, rest)| rest.split_once("\n\nMend it")).map(|(faults, _)| faults.to_owned());
+    let faults = |text: &str| {
+        text.split_once("\n\n")
+            .and_then(|(_, rest)| rest.split_once("\n\nMend it"))
+            .map(|(faults, _)| faults.to_owned())
+    };
     let expected = faults(&check).expect("faults");
     assert!(expected.contains("channelNmae") && expected.contains("KEY_THIRD"), "{expected}");
     assert_eq!(faults(&refused), Some(expected), "{refused}");
@@ -88,7 +92,11 @@ async fn the_operators_key_is_taken_over_too_and_without_one_nobody_can_ask() {
     let without = changed.clone();
     changed.variables.push(("CONDUCTOR_ADMIN_KEY".into(), other.into()));
     let (status, told) = server.reload(&changed).await;
-    assert_eq!((status, &told["operatorKeyChanged"]), (200, &json!(true)), "variables alone are noticed by nobody else");
+    assert_eq!(
+        (status, &told["operatorKeyChanged"]),
+        (200, &json!(true)),
+        "variables alone are noticed by nobody else"
+    );
     assert_eq!(server.post(ADMIN_KEY, "/reload", &Value::Null).await.0, 403);
     server.put(&without);
     assert_eq!(server.post(other, "/reload", &Value::Null).await.0, 200);
