@@ -60,6 +60,26 @@ fn those_behind_a_failing_head_wait_when_their_channel_becomes_ordered() {
 }
 
 #[test]
+fn channels_that_come_and_go_leave_nothing_behind() {
+    let mut world = World::new(false, 2);
+    for round in 0..50 {
+        for n in 0..20 {
+            world.accept(7 + round, n % 3, Priority::Normal);
+            world.accept(1, n % 3, Priority::Normal);
+        }
+        world.take_in(usize::MAX);
+        world.pick();
+        let head = world.under_way.pop().expect("one may go");
+        world.fail(head, 50);
+        world.schedule.forget(|id| id.uuid().as_u128() != 1);
+        assert_eq!(world.run_out().len(), 40, "nothing is forgotten that waits");
+        world.schedule.forget(|id| id.uuid().as_u128() != 1);
+        assert_eq!((world.schedule.channel_places.len(), world.schedule.channels.len()), (1, 2));
+    }
+    assert_eq!(world.schedule.len(), 0);
+}
+
+#[test]
 fn what_is_under_way_holds_its_lane_through_both_changes() {
     for ordered in [false, true] {
         let mut world = World::new(ordered, 9);
