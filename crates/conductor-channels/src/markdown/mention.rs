@@ -22,7 +22,12 @@ pub(super) fn fires(rendering: Rendering, before: Option<char>, after: &str, in_
         Dialect::TelegramHtml => person(b"_"),
         Dialect::Mattermost => person(b"._-") || reaches_everybody(after),
         Dialect::Discord | Dialect::SlackMrkdwn | Dialect::MatrixHtml => reaches_everybody(after),
-        Dialect::Plain | Dialect::EmailHtml | Dialect::WhatsApp | Dialect::GoogleChat | Dialect::TeamsCard => false,
+        Dialect::Plain
+        | Dialect::PushoverHtml
+        | Dialect::EmailHtml
+        | Dialect::WhatsApp
+        | Dialect::GoogleChat
+        | Dialect::TeamsCard => false,
     }
 }
 

@@ -8,8 +8,9 @@ mod dialects;
 mod markup;
 mod typed;
 
-const ALL: [Dialect; 10] = [
+const ALL: [Dialect; 11] = [
     Dialect::Plain,
+    Dialect::PushoverHtml,
     Dialect::SlackMrkdwn,
     Dialect::TelegramHtml,
     Dialect::MatrixHtml,
@@ -21,7 +22,7 @@ const ALL: [Dialect; 10] = [
     Dialect::TeamsCard,
 ];
 
-const HTML: [Dialect; 3] = [Dialect::TelegramHtml, Dialect::MatrixHtml, Dialect::EmailHtml];
+const HTML: [Dialect; 4] = [Dialect::TelegramHtml, Dialect::PushoverHtml, Dialect::MatrixHtml, Dialect::EmailHtml];
 
 /// What every dialect could stumble over, in any order.
 const FRAGMENTS: &[&str] = &[
