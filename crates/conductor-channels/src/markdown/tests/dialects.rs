@@ -89,6 +89,12 @@ fn mattermost_and_discord_get_markdown() {
 }
 
 #[test]
+fn a_name_in_an_address_for_mail_is_disarmed() {
+    assert_eq!(seen(Dialect::Discord, "<a@here> <a_b@c.d>"), "a@¦here a\\_b@c.d");
+    assert_eq!(seen(Dialect::Mattermost, "<a@here>"), "[a@¦here](mailto:a%40here)");
+}
+
+#[test]
 fn teams_gets_what_a_card_takes() {
     let inline = "**Head *x***\n\na **bold** c a\\`b s wo**r**d 🚀\n\n[t](http://a.b/c_d) [i](https://i.j/k.png) [a@b.c](mailto:a@b.c)";
     assert_eq!(seen(Dialect::TeamsCard, INLINE), inline);

@@ -1,6 +1,6 @@
 //! A strict reader of the HTML that a provider takes.
 
-use super::Dialect;
+use super::super::Dialect;
 
 /// What a fragment shows.
 #[derive(Debug, Default)]
