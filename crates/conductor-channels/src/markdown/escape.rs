@@ -66,8 +66,8 @@ pub(super) fn code(out: &mut String, text: &str, rendering: Rendering) {
             Dialect::TelegramHtml | Dialect::MatrixHtml | Dialect::EmailHtml => entity(out, letter),
             _ => out.push(letter),
         }
-        let opens = rendering.dialect == Dialect::GoogleChat && letter == '<' && !rendering.allow_mentions;
-        if (letter == '@' && mention::fires(rendering, before, after, true)) || (opens && after.starts_with("users/")) {
+        let opens = letter == '<' && mention::opens_in_code(rendering, after);
+        if opens || (letter == '@' && mention::fires(rendering, before, after, true)) {
             out.push(BREAK);
         }
         before = Some(letter);

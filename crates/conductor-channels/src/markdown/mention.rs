@@ -36,10 +36,18 @@ pub(super) fn fires_in_address(rendering: Rendering, before: &str, after: &str) 
     }
 }
 
+/// Whether a `<` in code begins a mention, which the provider reads there too: `after` is what stands behind it.
+pub(super) fn opens_in_code(rendering: Rendering, after: &str) -> bool {
+    rendering.dialect == Dialect::GoogleChat && !rendering.allow_mentions && starts(after, "users/")
+}
+
 fn reaches_everybody(after: &str) -> bool {
-    let starts =
-        |name: &&str| after.as_bytes().get(..name.len()).is_some_and(|s| s.eq_ignore_ascii_case(name.as_bytes()));
-    EVERYBODY.iter().any(starts)
+    EVERYBODY.iter().any(|name| starts(after, name))
+}
+
+/// Without regard to case.
+fn starts(text: &str, word: &str) -> bool {
+    text.as_bytes().get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word.as_bytes()))
 }
 
 /// The length of a mention in angle brackets at the beginning of `text`.

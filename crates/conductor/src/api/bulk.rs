@@ -122,7 +122,13 @@ pub(super) struct Wish {
         (status = 200, description = "All that fit were queued again, or, with `dryRun`, counted.", body = BulkAnswer,
             headers(("Preference-Applied" = String, description = "`wait=N`"))),
         (status = 202, description = "It goes on: ask for its progress.", body = ReplayItem,
-            headers(("Location" = String, description = "Where its progress is."))),
+            headers(("Location" = String, description = "Where its progress is.")),
+            links(
+                ("progress" = (operation_id = "getBulkRetry", parameters(("id" = "$response.body#/id")),
+                    description = "Ask how far it is.")),
+                ("stop" = (operation_id = "cancelBulkRetry", parameters(("id" = "$response.body#/id")),
+                    description = "Stop it.")),
+            )),
         BulkRefusal
     ),
     security(("tenantKey" = []))

@@ -127,7 +127,17 @@ pub(crate) struct BatchRequest {
                 description = "`wait=N`"))),
         (status = 202, description = "Accepted: it is on disk.", body = AcceptedAnswer,
             headers(("Location" = String, description = "Where the notification is."), ("Idempotent-Replay" = String,
-                description = "`true`: accepted by an earlier request."))),
+                description = "`true`: accepted by an earlier request.")),
+            links(
+                ("lookUp" = (operation_id = "getNotification", parameters(("id" = "$response.body#/id")),
+                    description = "Look it up.")),
+                ("takeBack" = (operation_id = "cancelNotification", parameters(("id" = "$response.body#/id")),
+                    description = "Take it back.")),
+                ("tryAgain" = (operation_id = "retryNotification", parameters(("id" = "$response.body#/id")),
+                    description = "Try it again.")),
+                ("takeAsSent" = (operation_id = "resolveNotification", parameters(("id" = "$response.body#/id")),
+                    description = "Take it as sent.")),
+            )),
         SendRefusal
     ),
     security(("tenantKey" = []))

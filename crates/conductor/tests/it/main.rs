@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "what a test needs may end it by unwrapping, as the test itself may")]
 
+mod api_attack;
 mod api_auth;
 mod api_batch;
 mod api_dead_letters;
@@ -49,4 +50,5 @@ mod signals;
 mod start_faults;
 mod stop;
 mod support;
+mod systemd;
 mod tidy;

@@ -95,6 +95,11 @@ fn a_name_in_an_address_for_mail_is_disarmed() {
 }
 
 #[test]
+fn a_mention_in_code_is_disarmed_in_either_case() {
+    assert_eq!(seen(Dialect::GoogleChat, "`<users/all>` `<Users/1>`"), "`<¦users/all>` `<¦Users/1>`");
+}
+
+#[test]
 fn teams_gets_what_a_card_takes() {
     let inline = "**Head *x***\n\na **bold** c a\\`b s wo**r**d 🚀\n\n[t](http://a.b/c_d) [i](https://i.j/k.png) [a@b.c](mailto:a@b.c)";
     assert_eq!(seen(Dialect::TeamsCard, INLINE), inline);
