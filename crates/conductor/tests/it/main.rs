@@ -39,6 +39,7 @@ mod examples;
 mod fairness;
 mod faults;
 mod first_run;
+mod fuzzing;
 mod loop_guard;
 mod model;
 mod packaging;
