@@ -22,7 +22,7 @@ use crate::config::Configuration;
 use crate::dispatch::Bounds;
 use crate::ids::IdGenerator;
 use crate::registry::Registry;
-use crate::{api, dispatch, janitor, replays};
+use crate::{api, callbacks, dispatch, janitor, replays};
 
 pub mod limits;
 
@@ -105,10 +105,16 @@ impl Server {
         };
         let stop = CancellationToken::new();
         let app = Arc::new(App::new(Arc::new(store), clock, ids, plugins, registry, stop.clone()));
+        if let Err(error) = app.subscribe().await {
+            tracing::warn!(%error, "Who wants callbacks could not be written; it is tried again");
+        }
         let (work, connections) = (TaskTracker::new(), TaskTracker::new());
-        let bounds = Bounds { descriptors: limits.left_for_attempts(), ..Bounds::default() };
+        let left = limits.left_for_attempts();
+        let slots = callbacks::slots(left);
+        let bounds = Bounds { descriptors: left.saturating_sub(slots), ..Bounds::default() };
         work.spawn(dispatch::run(Arc::clone(&app), bounds, work.clone(), stop.clone()));
         work.spawn(janitor::run(Arc::clone(&app), stop.clone(), latest.map(NotificationId::made_at)));
+        work.spawn(callbacks::run(Arc::clone(&app), slots, stop.clone()));
         work.spawn(replays::run(Arc::clone(&app), stop.clone()));
         let router = api::router(Arc::clone(&app));
         connections.spawn(listen::run(listener, router, limits, connections.clone(), stop.clone()));

@@ -11,6 +11,10 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
+pub use callbacks::CallbackMetrics;
+
+mod callbacks;
+
 /// Everything that is counted.
 pub struct Metrics {
     registry: Registry,
@@ -23,6 +27,8 @@ pub struct Metrics {
     depth: Family<Series, Gauge>,
     removed: Counter,
     redacted: Counter,
+    /// Of callbacks.
+    pub callbacks: CallbackMetrics,
 }
 
 /// A tenant as a label: made into text when it is read, not when it is counted.
@@ -75,8 +81,10 @@ impl Metrics {
             depth: Family::default(),
             removed: Counter::default(),
             redacted: Counter::default(),
+            callbacks: CallbackMetrics::default(),
         };
         let registry = &mut metrics.registry;
+        metrics.callbacks.register(registry);
         registry.register("notifications_accepted", "Notifications accepted", metrics.accepted.clone());
         registry.register("attempts", "Attempts by outcome", metrics.attempts.clone());
         registry.register("deliveries_sent", "Deliveries that a provider has taken", metrics.sent.clone());
