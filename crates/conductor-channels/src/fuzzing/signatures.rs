@@ -7,7 +7,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use conductor_core::receipts::{ReceiptAnswer, ReceiptError, ReceiptMethod, ReceiptRequest};
-use conductor_core::signature::{SECRET_BYTES, SECRET_PREFIX, SigningKey, VerifyError};
+use conductor_core::signature::{PRIVATE_PREFIX, SECRET_BYTES, SECRET_PREFIX, SigningKey, VerifyError};
 use conductor_core::{Channel, ChannelId, ManualClock, Secret, TenantId, Timestamp};
 use futures_util::FutureExt as _;
 use ring::{digest, hmac};
@@ -202,34 +202,40 @@ impl Call {
     }
 
     fn standard_webhooks(&self) {
-        let secret = |bytes: &[u8]| Secret::new(format!("{SECRET_PREFIX}{}", STANDARD.encode(bytes)));
-        let key = |bytes: &[u8]| SigningKey::parse(&secret(bytes)).expect("as many bytes as a key has");
+        self.signed_by(SECRET_PREFIX, "v1,");
+        self.signed_by(PRIVATE_PREFIX, "v1a,");
+        // A secret that somebody wrote: whatever it is, it is read or refused.
+        if SigningKey::parse(&Secret::new(self.header.as_str())).is_ok() {
+            let bytes = |prefix| self.header.strip_prefix(prefix).and_then(|text| STANDARD.decode(text).ok());
+            let is_shared = bytes(SECRET_PREFIX).is_some_and(|bytes| SECRET_BYTES.contains(&bytes.len()));
+            let is_private = bytes(PRIVATE_PREFIX).is_some_and(|bytes| matches!(bytes.len(), 32 | 64));
+            assert!(is_shared || is_private, "{:?}", self.header);
+        }
+    }
+
+    fn signed_by(&self, prefix: &str, version: &str) {
+        let key = |bytes: &[u8]| {
+            let secret = Secret::new(format!("{prefix}{}", STANDARD.encode(bytes)));
+            SigningKey::parse(&secret).expect("as many bytes as a key has")
+        };
         let (id, timestamp) = (self.query.as_str(), i64::try_from(self.flip).expect("a byte"));
         let bytes = [0x17; 32];
-        let right = key(&bytes).sign(id, timestamp, &self.body);
-        let verify =
-            |id: &str, body: &[u8], header: &str| key(&bytes).verify(id, &timestamp.to_string(), body, header, 0);
-        assert_eq!(verify(id, &self.body, &right), Ok(()), "a right signature");
-        assert_eq!(verify(id, &self.body, &format!("v1,AAAA {right}")), Ok(()), "the second of a list");
-        let tag = right.strip_prefix("v1,").and_then(|tag| STANDARD.decode(tag).ok()).expect("a signature");
-        let flipped = self.flipped(&tag).map(|tag| format!("v1,{}", STANDARD.encode(tag))).unwrap_or_default();
+        let ours = key(&bytes);
+        let right = ours.sign(id, timestamp, &self.body);
+        let verify = |body: &[u8], header: &str| ours.verify(id, &timestamp.to_string(), body, header, 0);
+        assert_eq!(verify(&self.body, &right), Ok(()), "a right signature");
+        assert_eq!(verify(&self.body, &format!("{version}AAAA {right}")), Ok(()), "the second of a list");
+        let tag = right.strip_prefix(version).and_then(|tag| STANDARD.decode(tag).ok()).expect("a signature");
+        let flipped = self.flipped(&tag).map(|tag| format!("{version}{}", STANDARD.encode(tag))).unwrap_or_default();
         let mut other = bytes;
-        other[self.flip % 32] ^= 1;
-        for wrong in
-            [flipped, key(&other).sign(id, timestamp, &self.body), key(&bytes).sign(id, timestamp + 1, &self.body)]
-        {
-            assert_eq!(verify(id, &self.body, &wrong), Err(VerifyError::Mismatch), "{wrong}");
+        other[self.flip % other.len()] ^= 1;
+        let others = [key(&other).sign(id, timestamp, &self.body), ours.sign(id, timestamp + 1, &self.body)];
+        for wrong in others.into_iter().chain([flipped]) {
+            assert_eq!(verify(&self.body, &wrong), Err(VerifyError::Mismatch), "{wrong}");
         }
-        let made_up = verify(id, &self.body, &self.header);
+        let made_up = verify(&self.body, &self.header);
         assert!(made_up.is_err() || self.header.split(' ').any(|entry| entry == right), "a header that was made up");
-        let bodies = self.flipped(&self.body);
-        assert!(bodies.is_none_or(|other| verify(id, &other, &right).is_err()), "another body");
-        // A secret that somebody wrote: whatever it is, it is read or refused.
-        let written = SigningKey::parse(&Secret::new(self.header.as_str()));
-        assert!(written.is_err() || SECRET_BYTES.contains(&decoded_length(&self.header)), "{:?}", self.header);
+        let other_body = self.flipped(&self.body);
+        assert!(other_body.is_none_or(|body| verify(&body, &right).is_err()), "another body");
     }
-}
-
-fn decoded_length(secret: &str) -> usize {
-    secret.strip_prefix(SECRET_PREFIX).and_then(|text| STANDARD.decode(text).ok()).map_or(0, |bytes| bytes.len())
 }

@@ -95,6 +95,14 @@ fn a_name_in_an_address_for_mail_is_disarmed() {
 }
 
 #[test]
+fn a_name_that_two_pieces_make_together_is_disarmed() {
+    assert_eq!(seen(Dialect::Discord, "<https://a.b/@her>e"), "https://a.b/%40here");
+    assert_eq!(seen(Dialect::Discord, "@h<ere@a.b>"), "@¦here@a.b");
+    assert_eq!(seen(Dialect::MatrixHtml, "@ro*om*"), "<p>@¦ro<em>om</em></p>");
+    assert_eq!(typed(Dialect::Discord, "meet me @h"), "meet me @h");
+}
+
+#[test]
 fn a_mention_in_code_is_disarmed_in_either_case() {
     assert_eq!(seen(Dialect::GoogleChat, "`<users/all>` `<Users/1>`"), "`<¦users/all>` `<¦Users/1>`");
 }
