@@ -240,6 +240,7 @@ async fn initialize(
         base_url: common.base_url,
         receipts_url: receipts_url.clone(),
         timeout: common.timeout,
+        rate: common.rate,
         allow_mentions: common.allow_mentions,
         http: http.client(&common.allow_networks),
         clock: Arc::clone(clock),

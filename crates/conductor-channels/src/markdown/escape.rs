@@ -65,7 +65,9 @@ pub(super) fn code(out: &mut String, text: &str, rendering: Rendering) {
         let after = &text[at + letter.len_utf8()..];
         match rendering.dialect {
             Dialect::SlackMrkdwn => slack(out, letter),
-            Dialect::TelegramHtml | Dialect::MatrixHtml | Dialect::EmailHtml => entity(out, letter),
+            Dialect::TelegramHtml | Dialect::PushoverHtml | Dialect::MatrixHtml | Dialect::EmailHtml => {
+                entity(out, letter)
+            }
             _ => out.push(letter),
         }
         let opens = letter == '<' && mention::opens_in_code(rendering, after);
@@ -192,7 +194,9 @@ impl Escape {
                 }
                 '>' if self.rendering.dialect == Dialect::Mattermost => out.push_str("%3E"),
                 _ if self.rendering.dialect == Dialect::SlackMrkdwn => slack(out, letter),
-                _ if self.rendering.dialect == Dialect::TelegramHtml => entity(out, letter),
+                _ if matches!(self.rendering.dialect, Dialect::TelegramHtml | Dialect::PushoverHtml) => {
+                    entity(out, letter);
+                }
                 _ => out.push(letter),
             }
         }
@@ -224,7 +228,7 @@ impl Escape {
         }
         match dialect {
             Dialect::Plain => out.push(letter),
-            Dialect::TelegramHtml => entity(out, letter),
+            Dialect::TelegramHtml | Dialect::PushoverHtml => entity(out, letter),
             Dialect::MatrixHtml | Dialect::EmailHtml => self.in_html(out, beside, letter),
             Dialect::SlackMrkdwn | Dialect::WhatsApp | Dialect::GoogleChat => {
                 between_marks(out, beside, dialect, letter);

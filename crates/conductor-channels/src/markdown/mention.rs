@@ -34,7 +34,12 @@ pub(super) fn fires(rendering: Rendering, before: Option<char>, behind: Behind<'
         Dialect::TelegramHtml => person(b"_", true),
         Dialect::Mattermost => person(b"._-", false) || behind.reaches_everybody(),
         Dialect::Discord | Dialect::SlackMrkdwn | Dialect::MatrixHtml => behind.reaches_everybody(),
-        Dialect::Plain | Dialect::EmailHtml | Dialect::WhatsApp | Dialect::GoogleChat | Dialect::TeamsCard => false,
+        Dialect::Plain
+        | Dialect::PushoverHtml
+        | Dialect::EmailHtml
+        | Dialect::WhatsApp
+        | Dialect::GoogleChat
+        | Dialect::TeamsCard => false,
     }
 }
 

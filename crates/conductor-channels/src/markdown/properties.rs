@@ -7,8 +7,9 @@ use super::{BREAK, Dialect, Rendering, escape, escape_without_marks, render};
 pub(super) mod markup;
 
 /// Every dialect.
-pub(super) const ALL: [Dialect; 10] = [
+pub(super) const ALL: [Dialect; 11] = [
     Dialect::Plain,
+    Dialect::PushoverHtml,
     Dialect::SlackMrkdwn,
     Dialect::TelegramHtml,
     Dialect::MatrixHtml,
@@ -20,7 +21,7 @@ pub(super) const ALL: [Dialect; 10] = [
     Dialect::TeamsCard,
 ];
 
-const HTML: [Dialect; 3] = [Dialect::TelegramHtml, Dialect::MatrixHtml, Dialect::EmailHtml];
+const HTML: [Dialect; 4] = [Dialect::TelegramHtml, Dialect::PushoverHtml, Dialect::MatrixHtml, Dialect::EmailHtml];
 
 /// What a provider gets is in proportion to what was written.
 pub(crate) fn output_is_bounded(text: &str) {

@@ -304,6 +304,32 @@ fn a_channel_that_can_go_two_ways_asks_for_one_of_them() {
 }
 
 #[test]
+fn a_plugin_is_shown_with_the_steps_to_its_credentials_and_what_it_does_by_itself() {
+    let place = Place::new();
+    let text = place.call(&["plugin", "show", "telegram"]).with(0).out;
+    for words in [
+        "telegram (not enabled): Sends to a Telegram chat as a bot",
+        "BOT_TOKEN (required, secret): The bot's token",
+        "TENANT_<id>_TELEGRAM_CHAT_ID, such as -1001234567890",
+        "  1. In Telegram, write `/newbot`",
+        "linkPreview (true unless it is set): Whether",
+        "4,096 UTF-16 code units; a longer text goes out in parts",
+        "30 in a second for a bot",
+        "docs/CHANNELS.md#telegram",
+    ] {
+        assert!(text.contains(words), "no {words:?} in {text}");
+    }
+    assert!(!text.contains("**"), "{text}");
+    let alias = place.call(&["plugin", "show", "discord-bot"]).with(0).out;
+    assert!(alias.starts_with("discord (") && alias.contains("Also called discord-bot."), "{alias}");
+    for name in conductor_channels::PLUGINS.iter().map(|plugin| plugin.kind) {
+        place.call(&["plugin", "show", name]).with(0);
+    }
+    let refused = place.call(&["plugin", "show", "pigeon"]).with(2).err;
+    assert!(refused.contains("no plugin \"pigeon\"") && refused.contains("telegram"), "{refused}");
+}
+
+#[test]
 fn plugins_are_listed_for_people_and_programs() {
     let place = Place::new();
     let list = place.call(&["plugin", "list", "--json"]).with(0).json();
@@ -378,6 +404,7 @@ fn the_help_of_every_command_fits_a_terminal_and_shows_what_it_heeds() {
         "channel list",
         "channel test",
         "plugin list",
+        "plugin show",
     ];
     let place = Place::new();
     for command in commands {

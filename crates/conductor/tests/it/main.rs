@@ -19,6 +19,7 @@ mod bad_providers;
 mod bulkheads;
 mod callbacks;
 mod channel_discord;
+mod channel_down;
 mod channel_email;
 mod channel_google_chat;
 mod channel_matrix;

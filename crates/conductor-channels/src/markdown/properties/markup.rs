@@ -13,6 +13,7 @@ pub(super) struct Shown {
 fn tags(dialect: Dialect) -> &'static [&'static str] {
     match dialect {
         Dialect::TelegramHtml => &["b", "i", "s", "u", "code", "pre", "a", "blockquote"],
+        Dialect::PushoverHtml => &["b", "i", "a"],
         _ => &[
             "p",
             "h1",
