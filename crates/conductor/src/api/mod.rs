@@ -31,6 +31,8 @@ mod docs;
 mod document;
 mod error;
 mod failures;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod health;
 mod hops;
 mod idempotency;

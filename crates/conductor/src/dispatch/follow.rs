@@ -40,7 +40,8 @@ impl Dispatcher {
         let before = std::mem::replace(&mut self.registry, registry);
         let registry = Arc::clone(&self.registry);
         self.schedule.set_weights(|tenant| weight(&registry, tenant));
-        for place in 0..self.schedule.places() {
+        self.schedule.forget(|id| registry.channel(id).is_none());
+        for place in self.schedule.places() {
             let id = self.schedule.channel_id(place);
             match (before.channel(id), registry.channel(id)) {
                 (None, None) => {}

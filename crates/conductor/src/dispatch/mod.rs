@@ -264,6 +264,7 @@ impl Dispatcher {
         match claimed {
             Claimed::Leased(lease) => {
                 self.under_way += 1;
+                self.schedule.channel(entry.channel()).tasks += 1;
                 let (app, events) = (Arc::clone(&self.app), self.events.clone());
                 self.tracker.spawn(attempt(app, entry, *lease, events));
             }
@@ -314,6 +315,7 @@ impl Dispatcher {
             }
             Event::Settled { entry, next, keeps_lane } => {
                 self.under_way -= 1;
+                self.schedule.channel(entry.channel()).tasks -= 1;
                 let (limited, until, pause) = self.limited.remove(&entry.key).unwrap_or_default();
                 match next {
                     Some(next) if next.key == entry.key => {
@@ -338,7 +340,10 @@ impl Dispatcher {
                 let at = self.schedule.channel(place).gate.admit_part(now, PART_PATIENCE);
                 let _ = reply.send(at.map(|at| at.since(now)));
             }
-            Event::Answered { place, health } => self.answered(place, &health, now),
+            Event::Answered { place, health } => {
+                self.schedule.channel(place).tasks -= 1;
+                self.answered(place, &health, now);
+            }
         }
     }
 

@@ -24,6 +24,7 @@ impl Dispatcher {
         let Some((channel, in_use)) = found.and_then(|channel| channel.enter().map(|in_use| (channel, in_use))) else {
             return self.answered(place, &Health::Unknown, now);
         };
+        self.schedule.channel(place).tasks += 1;
         let events = self.events.clone();
         let stop = self.app.stop.clone();
         self.tracker.spawn(async move {

@@ -118,6 +118,11 @@ impl Shelf {
         Self { rest: Some(Rest { after: None }), ..Self::default() }
     }
 
+    /// Whether nothing is held, and nothing is left to the store.
+    pub(crate) fn is_done(&self) -> bool {
+        self.held == 0 && self.rest.is_none() && self.stocks.is_done()
+    }
+
     /// How many are held.
     pub(crate) fn held(&self) -> usize {
         self.held

@@ -146,6 +146,7 @@ impl Surroundings<'_> {
                     base_url: common.base_url,
                     receipts_url: receipts_url.clone(),
                     timeout: common.timeout,
+                    rate: common.rate,
                     allow_mentions: common.allow_mentions,
                     http: self.http.client(&common.allow_networks),
                     clock: Arc::clone(self.clock),

@@ -45,9 +45,9 @@ impl ChannelPrints {
         // What was JSON before can be JSON again, and the hash takes everything.
         serde_json::to_writer(&mut facts, &**values).expect("values with text keys can be written into a hash");
         let account = facts.print();
-        facts.add(&(id, name, tenant, tenant_name, receipts_url, allow_networks, timeout, allow_mentions));
+        facts.add(&(id, name, tenant, tenant_name, receipts_url, allow_networks, timeout, rate, allow_mentions));
         let connection = facts.print();
-        facts.add(&(max_concurrency, rate, expires_after, delay_note, ordered, on_unknown));
+        facts.add(&(max_concurrency, expires_after, delay_note, ordered, on_unknown));
         Self { account, connection, whole: facts.print() }
     }
 }

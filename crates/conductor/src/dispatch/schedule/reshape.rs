@@ -3,9 +3,37 @@
 use super::*;
 
 impl Schedule {
-    /// How many channels are known. Their places are the numbers below.
-    pub(crate) fn places(&self) -> u32 {
-        place_of(self.channels.len())
+    /// The places of all channels that are known.
+    pub(crate) fn places(&self) -> Vec<u32> {
+        self.channel_places.values().copied().collect()
+    }
+
+    /// Forgets the channels that are gone, as soon as nothing of them waits here or is under way.
+    pub(crate) fn forget(&mut self, is_gone: impl Fn(ChannelId) -> bool) {
+        let is_idle = |channel: &ChannelQueue| {
+            channel.tasks == 0 && channel.lanes.is_empty() && channel.shelves.iter().all(Shelf::is_done)
+        };
+        let before = self.vacant.len();
+        for (index, channel) in self.channels.iter_mut().enumerate() {
+            if !channel.vacant && is_gone(channel.id) && is_idle(channel) {
+                channel.vacant = true;
+                self.channel_places.remove(&channel.id);
+                self.vacant.push(place_of(index));
+            }
+        }
+        if self.vacant.len() == before {
+            return;
+        }
+        let channels = &self.channels;
+        let stays = |place: &u32| !channels[*place as usize].vacant;
+        self.alarms.retain(|Reverse((_, alarm))| match alarm {
+            Alarm::Due(entry) => stays(&entry.channel),
+            Alarm::Channel(place) | Alarm::Ask(place) | Alarm::Lane(place, _) | Alarm::First(place, _) => stays(place),
+        });
+        self.low.retain(|(place, _)| stays(place));
+        self.to_ask.retain(stays);
+        self.crowded.retain(stays);
+        self.tenants.iter_mut().flat_map(|tenant| &mut tenant.rings).for_each(|ring| ring.retain(stays));
     }
 
     /// The tenants that have channels here, each with its share of the turns.

@@ -17,7 +17,7 @@ async fn health(server: &TestServer) -> String {
 #[tokio::test]
 async fn a_channel_with_mended_credentials_sends_what_waits_at_once() {
     let (refusing, taking) = (Provider::start().await, Provider::start().await);
-    refusing.then(Answer::status(401));
+    refusing.then(Answer::status(410));
     let world = |url: &str, weight: u32| {
         let mut world = World::new().webhook(TENANT_A, "hook", url, &json!({}));
         world.tenants[1]["weight"] = json!(weight);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::super::support::provider::{Answer, DEADLINE, Provider};
 use super::super::support::server::{KEY_A, TENANT_A, World};
@@ -18,14 +18,19 @@ async fn until(seen: &Arc<Seen>, event: &str) {
     }
 }
 
+/// Each to another target, so that none waits for another.
+fn message(text: &str) -> Value {
+    json!({ "channel": "spy", "message": text, "targetId": text })
+}
+
 #[tokio::test]
 async fn a_send_ends_on_the_channel_that_it_began_with_and_that_is_shut_down_once_after_it() {
     let seen = spy::seen("flight");
     let server = spy::world("flight", "old").start().await;
-    let first = server.send(KEY_A, &json!({ "channel": "spy", "message": "first" })).await;
+    let first = server.send(KEY_A, &message("first")).await;
     until(&seen, "old sends first").await;
     assert_eq!(server.reload(&spy::world("flight", "new")).await.0, 200);
-    let second = server.send(KEY_A, &json!({ "channel": "spy", "message": "second" })).await;
+    let second = server.send(KEY_A, &message("second")).await;
     until(&seen, "new sends second").await;
     assert!(!seen.events().contains(&"old shuts down".to_owned()), "{:?}", seen.events());
     seen.released.cancel();
@@ -35,7 +40,7 @@ async fn a_send_ends_on_the_channel_that_it_began_with_and_that_is_shut_down_onc
     }
     until(&seen, "old shuts down").await;
     // What comes next goes through the new one alone.
-    let third = server.send(KEY_A, &json!({ "channel": "spy", "message": "third" })).await;
+    let third = server.send(KEY_A, &message("third")).await;
     server.wait_for(KEY_A, &third, "sent").await;
     server.stop().await;
     let events = seen.events();
@@ -70,16 +75,16 @@ async fn a_channel_that_is_as_it_was_is_left_alone_and_one_with_another_limit_ke
 async fn what_the_old_account_came_to_is_no_word_on_the_new_one() {
     let seen = spy::seen("word");
     let server = spy::world("word", "old").start().await;
-    let lost = server.send(KEY_A, &json!({ "channel": "spy", "message": "lost" })).await;
+    let lost = server.send(KEY_A, &message("lost")).await;
     until(&seen, "old sends lost").await;
     assert_eq!(server.reload(&spy::world("word", "new")).await.0, 200);
-    let next = server.send(KEY_A, &json!({ "channel": "spy", "message": "next" })).await;
+    let next = server.send(KEY_A, &message("next")).await;
     until(&seen, "new sends next").await;
     seen.released.cancel();
     server.wait_for(KEY_A, &next, "sent").await;
     let story = server.wait_for(KEY_A, &lost, "sent").await;
     assert_eq!(story["deliveries"][0]["attempts"][0]["outcome"], "unauthorized", "{story:#}");
-    let after = server.send(KEY_A, &json!({ "channel": "spy", "message": "after" })).await;
+    let after = server.send(KEY_A, &message("after")).await;
     server.wait_for(KEY_A, &after, "sent").await;
     server.stop().await;
 }

@@ -38,11 +38,11 @@ async fn a_channel_that_is_ordered_no_more_lets_others_pass_and_one_that_becomes
 #[tokio::test]
 async fn a_faster_pace_and_more_attempts_at_once_count_for_what_waits_already() {
     let provider = Provider::start().await;
-    let world = |limit: u32, most: u32| {
-        let options = json!({ "rate": { "per": "1h", "limit": limit, "burst": most }, "maxConcurrency": most });
+    let world = |per: &str, most: u32| {
+        let options = json!({ "rate": { "per": per, "limit": most, "burst": most }, "maxConcurrency": most });
         World::new().webhook(TENANT_A, "hook", &provider.url(), &options)
     };
-    let server = world(1, 1).start().await;
+    let server = world("1h", 1).start().await;
     let mut ids = Vec::new();
     for number in 0..8 {
         let target = format!("t{number}");
@@ -53,7 +53,7 @@ async fn a_faster_pace_and_more_attempts_at_once_count_for_what_waits_already() 
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert_eq!(provider.received().len(), 1, "one an hour");
     provider.then(Answer::status(200).after(Duration::from_millis(50)));
-    assert_eq!(server.reload(&world(3_600_000, 4)).await.0, 200);
+    assert_eq!(server.reload(&world("10ms", 4)).await.0, 200);
     for id in &ids {
         server.wait_for(KEY_A, id, "sent").await;
     }

@@ -46,7 +46,7 @@ fn the_command_tells_what_was_taken_over_or_what_is_wrong() {
     bad.write(&path.join("config"));
     let refused = reload(&process, path, ADMIN_KEY, &[]).with(2).err;
     let mut check = conductor(path, &["check"]);
-    check.env("CONFIG_DIR", path.join("config")).envs(world.variables.iter().cloned());
+    check.env("CONFIG_DIR", path.join("config")).env("DATA_DIR", path).envs(world.variables.iter().cloned());
     let check = run(&mut check).with(2).err;
     let faults = |text: &str| {
         text.split_once("\n\n")

@@ -189,6 +189,21 @@ impl TestServer {
         }
     }
 
+    /// Waits until a channel's health has this status. Gives its reason.
+    pub(crate) async fn wait_for_health(&self, key: &str, name: &str, status: &str) -> Value {
+        let start = Instant::now();
+        loop {
+            let (_, page) = self.get(key, "/channels").await;
+            let channels = page["data"].as_array().expect("channels");
+            let channel = channels.iter().find(|channel| channel["channelName"] == name).expect("the channel");
+            if channel["health"]["status"] == status {
+                return channel["health"]["reason"].clone();
+            }
+            assert!(start.elapsed() < DEADLINE, "not {status} in time: {channel:#}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     /// Stops it as SIGTERM would. The directory is for the next one.
     pub(crate) async fn stop(self) -> TempDir {
         self.server.stop().await;
