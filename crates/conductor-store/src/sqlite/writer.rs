@@ -189,7 +189,7 @@ impl Writer {
             work.tell(&self.memory)?;
         }
         let began = Instant::now();
-        work.commit()?;
+        work.commit(&self.memory)?;
         let took = began.elapsed();
         let mut is_usual = true;
         for effect in &mut effects {

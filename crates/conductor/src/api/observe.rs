@@ -3,14 +3,16 @@
 use std::any::Any;
 use std::time::Instant;
 
-use axum::extract::{MatchedPath, Request};
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tracing::Instrument;
 use uuid::Uuid;
 
+use crate::api::client::Proxies;
 use crate::api::error::{ApiError, ErrorKind};
+use crate::api::quota::Told;
 
 /// The header that names a request.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -18,16 +20,21 @@ pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id"
 const REQUEST_ID_MAX: usize = 128;
 
 /// Gives the request an id, writes one line when it has been answered, and completes the answer's headers.
-pub(crate) async fn observe(request: Request, next: Next) -> Response {
+pub(crate) async fn observe(State(proxies): State<Proxies>, mut request: Request, next: Next) -> Response {
     let id = request_id(request.headers());
     let method = request.method().clone();
     // The route, not the path: what a caller pastes into an address may be a key.
     let path = request.extensions().get::<MatchedPath>().map_or("unknown", MatchedPath::as_str).to_owned();
+    let client = proxies.find(request.extensions(), request.headers());
+    client.map(|client| request.extensions_mut().insert(client));
+    let told = Told::default();
+    request.extensions_mut().insert(told.clone());
     let began = Instant::now();
     let span = tracing::info_span!("request", request.id = %id.to_str().unwrap_or_default());
     async {
         let mut response = next.run(request).await;
         complete(response.headers_mut(), id);
+        told.complete(response.headers_mut());
         let status = response.status().as_u16();
         let duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         let id = response.headers().get(REQUEST_ID).and_then(|id| id.to_str().ok());

@@ -101,6 +101,7 @@ async fn begin(
         public_url: settings.public_url.clone(),
         clock: Arc::clone(&session.clock),
         limits: Limits::of_this_process(),
+        trusted_proxies: settings.trusted_proxies.clone(),
     };
     Server::start(options).await.map_err(|error| not_started(&error, settings))
 }
