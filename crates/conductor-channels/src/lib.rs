@@ -20,6 +20,8 @@ pub mod apns;
 pub mod discord;
 pub mod email;
 pub mod fcm;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod google_chat;
 pub mod gotify;
 mod head;

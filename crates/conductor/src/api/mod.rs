@@ -25,6 +25,8 @@ mod channels;
 mod docs;
 mod document;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod health;
 mod hops;
 mod idempotency;

@@ -96,6 +96,12 @@ impl Environment {
         Self::with_files(process, working_dir, data_dir)
     }
 
+    /// Reads the two `.env` files and nothing of the process.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(super) fn of_files(working_dir: &Path, data_dir: &Path) -> Self {
+        Self::with_files(Layer::default(), working_dir, data_dir)
+    }
+
     fn with_files(process: Layer, working_dir: &Path, data_dir: &Path) -> Self {
         let mut environment = Self {
             layers: vec![process],

@@ -7,6 +7,8 @@ pub mod edit;
 mod enabled;
 pub mod environment;
 pub mod first_run;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod list_file;
 mod load;
 pub mod model;

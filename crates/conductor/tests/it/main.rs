@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "what a test needs may end it by unwrapping, as the test itself may")]
 
+mod api_attack;
 mod api_auth;
 mod api_batch;
 mod api_dead_letters;
@@ -42,6 +43,7 @@ mod examples;
 mod fairness;
 mod faults;
 mod first_run;
+mod fuzzing;
 mod loop_guard;
 mod model;
 mod packaging;
@@ -54,5 +56,6 @@ mod signals;
 mod start_faults;
 mod stop;
 mod support;
+mod systemd;
 mod tidy;
 mod upgrades;
