@@ -22,7 +22,8 @@ Example:
   PORT=8080 DATA_DIR=/var/lib/conductor conductor serve
 
 Makes what is missing of the configuration, checks it, and takes notifications until SIGTERM or SIGINT; a second \
-signal ends it at once. A changed configuration is taken over while it runs. If it fails, it says what to mend, and nothing has been started.";
+signal ends it at once. A changed configuration is taken over while it runs.
+If it fails, it says what to mend, and nothing has been started.";
 
 /// Takes nothing beyond the process settings.
 #[derive(Debug, Args)]
