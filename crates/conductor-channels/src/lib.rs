@@ -20,6 +20,8 @@ pub mod apns;
 pub mod discord;
 pub mod email;
 pub mod fcm;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod google_chat;
 pub mod gotify;
 mod head;
@@ -35,7 +37,7 @@ mod push;
 pub mod pushover;
 pub mod quota;
 pub mod reference;
-mod secret_url;
+pub mod secret_url;
 pub mod slack;
 pub mod sms;
 pub mod teams;

@@ -3,6 +3,7 @@
 pub mod accept;
 pub mod api;
 pub mod app;
+pub mod callbacks;
 pub mod cli;
 pub mod clock;
 pub mod config;
@@ -11,6 +12,7 @@ pub mod ids;
 pub mod janitor;
 pub mod outcomes;
 pub mod registry;
+pub mod reload;
 pub mod replays;
 pub mod server;
 pub mod telemetry;

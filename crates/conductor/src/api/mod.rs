@@ -19,11 +19,14 @@ use crate::app::App;
 mod answers;
 mod body;
 mod bulk;
+mod callbacks;
 mod caller;
 mod channels;
 mod docs;
 mod document;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod health;
 mod hops;
 mod idempotency;
@@ -32,9 +35,11 @@ mod observe;
 mod prefer;
 mod reader;
 mod receipts;
+mod reload;
 mod replays;
 mod send;
 mod transitions;
+mod webhooks;
 mod words;
 
 /// What the handlers share.
@@ -77,12 +82,15 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(transitions::cancel))
         .routes(routes!(transitions::resolve))
         .routes(routes!(channels::list))
+        .routes(routes!(callbacks::list))
+        .routes(routes!(callbacks::enable))
         .routes(routes!(receipts::take, receipts::check))
         .routes(routes!(health::welcome))
         .routes(routes!(health::health))
         .routes(routes!(health::live))
         .routes(routes!(health::ready))
         .routes(routes!(health::metrics))
+        .routes(routes!(reload::reload))
         .routes(routes!(docs::document))
         .routes(routes!(docs::page))
 }

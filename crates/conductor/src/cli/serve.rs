@@ -9,8 +9,10 @@ use conductor_store::{MigrateError, OpenError, SqliteStore};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{Ended, Failure, Session, start};
-use crate::config::first_run;
+use crate::app::App;
+use crate::app::reloads::Cause;
 use crate::config::settings::Settings;
+use crate::config::{Environment, Source, first_run};
 use crate::server::limits::Limits;
 use crate::server::{Options, Server, StartError};
 
@@ -20,7 +22,7 @@ Example:
   PORT=8080 DATA_DIR=/var/lib/conductor conductor serve
 
 Makes what is missing of the configuration, checks it, and takes notifications until SIGTERM or SIGINT; a second \
-signal ends it at once. If it fails, it says what to mend, and nothing has been started.";
+signal ends it at once. A changed configuration is taken over while it runs. If it fails, it says what to mend, and nothing has been started.";
 
 /// Takes nothing beyond the process settings.
 #[derive(Debug, Args)]
@@ -82,8 +84,16 @@ async fn begin(
     if configuration.admin_key.is_none() {
         tracing::warn!("CONDUCTOR_ADMIN_KEY is not set: everybody who reaches this server may read /metrics");
     }
+    let (working_dir, data_dir) = (session.working_dir.clone(), settings.data_dir.clone());
+    let source = Source {
+        config_dir: settings.config_dir.clone(),
+        plugins: session.plugins,
+        settings: Some(settings.clone()),
+        environment: Box::new(move || Environment::load(&working_dir, &data_dir)),
+    };
     let options = Options {
         configuration,
+        source,
         data_dir: settings.data_dir.clone(),
         listener,
         metrics_listener,
@@ -95,10 +105,11 @@ async fn begin(
     Server::start(options).await.map_err(|error| not_started(&error, settings))
 }
 
-/// The two signals that stop the server.
+/// The two signals that stop the server, and the one that has it read its configuration again.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hang_up: Signal,
 }
 
 impl Signals {
@@ -107,20 +118,34 @@ impl Signals {
         let failed = |error| Failure::Failed(format!("signals cannot be waited for: {error}"));
         let terminate = signal(SignalKind::terminate()).map_err(failed)?;
         let interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-        Ok(Self { terminate, interrupt })
+        let hang_up = signal(SignalKind::hangup()).map_err(failed)?;
+        Ok(Self { terminate, interrupt, hang_up })
     }
 
+    /// Waits for one that stops the server.
     async fn next(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
         }
     }
+
+    /// The same, and has the configuration read again as often as that is asked for.
+    async fn next_beside_reloads(&mut self, app: &App) {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                // Where too many wait for a reload, one is about to be done. The log tells what comes of it.
+                _ = self.hang_up.recv() => drop(app.reloads.ask(Cause::Signal)),
+            }
+        }
+    }
 }
 
 /// Serves until a signal comes.
 async fn wait_and_stop(server: Server, mut signals: Signals) -> Result<Ended, Failure> {
-    signals.next().await;
+    signals.next_beside_reloads(server.app()).await;
     tracing::info!("Stopping: what is under way may end, the rest stays in the store; a second signal ends it at once");
     tokio::select! {
         () = server.stop() => {
@@ -134,7 +159,7 @@ async fn wait_and_stop(server: Server, mut signals: Signals) -> Result<Ended, Fa
     }
 }
 
-fn listen(host: &str, port: u16) -> Result<TcpListener, Failure> {
+pub(super) fn listen(host: &str, port: u16) -> Result<TcpListener, Failure> {
     let refused = |error: &std::io::Error| match error.kind() {
         ErrorKind::AddrInUse => Failure::Refused(format!(
             "port {port} on {host} is taken by another program\n  \
@@ -154,7 +179,7 @@ fn listen(host: &str, port: u16) -> Result<TcpListener, Failure> {
     TcpListener::bind(&addresses[..]).map_err(|error| refused(&error))
 }
 
-fn listen_for_metrics(address: SocketAddr) -> Result<TcpListener, Failure> {
+pub(super) fn listen_for_metrics(address: SocketAddr) -> Result<TcpListener, Failure> {
     TcpListener::bind(address).map_err(|error| {
         Failure::Refused(format!(
             "{address}, the address of METRICS_ADDR, cannot be listened on: {error}\n  \
@@ -166,22 +191,38 @@ fn listen_for_metrics(address: SocketAddr) -> Result<TcpListener, Failure> {
 /// Why the server did not start, with the mend.
 fn not_started(error: &StartError, settings: &Settings) -> Failure {
     let help = match error {
-        StartError::Store(OpenError::Locked(_)) => "stop the other one, or give this one a data folder of its own",
-        StartError::Store(OpenError::Io(..)) => "this user has to be able to read and write the data folder",
-        StartError::Store(OpenError::Migrate(_, MigrateError::Foreign)) => {
-            "move it away to begin with an empty store, put a backup in its place, or name another data folder"
-        }
-        StartError::Store(OpenError::Migrate(_, MigrateError::Newer { .. })) => {
-            "start the newer version of Conductor again, or put a backup from before it in the store's place"
-        }
-        StartError::Store(OpenError::Damaged(..)) => {
-            "put the last backup in its place, with no -wal and -shm file beside it; or save what can be read with the \
-             command .recover of SQLite's shell, into a new file that then takes its place"
-        }
-        StartError::Store(_) => "put the last backup in its place, or move the file away to begin with an empty store",
+        StartError::Store(error) => mend(error),
         StartError::Channel(_) => "mend the channel's settings; `conductor channel test` tries one",
         StartError::Listener(_) => "try again",
     };
     let data = settings.data_dir.display();
     Failure::Refused(format!("the server cannot start: {error}\n  help: {help} (DATA_DIR is {data})"))
+}
+
+/// What to do about a store that cannot be opened.
+pub(super) fn mend(error: &OpenError) -> &'static str {
+    match error {
+        OpenError::Locked(_) => "stop the other one, or give this one a data folder of its own",
+        OpenError::Io(..) => "this user has to be able to read and write the data folder",
+        OpenError::Migrate(_, MigrateError::Foreign) => {
+            "move it away to begin with an empty store, put a backup in its place, or name another data folder"
+        }
+        OpenError::Migrate(_, MigrateError::Newer { .. }) => {
+            "start the newer version of Conductor again, or move the store away and restore a backup from before it"
+        }
+        OpenError::Migrate(_, MigrateError::Changed(_)) => {
+            "start the build of Conductor again that this store was made by, or restore a backup of a released version"
+        }
+        OpenError::Migrate(_, MigrateError::Failed(..)) => {
+            "go on with the version of Conductor before this one, and report this together with the message; see to it \
+             that the disk has room"
+        }
+        OpenError::Damaged(..) => {
+            "move it away with its -wal and -shm file, and let `conductor restore` put the last backup in its place; or \
+             save what can be read with the command .recover of SQLite's shell, into a new file that then takes its place"
+        }
+        OpenError::Migrate(_, MigrateError::Engine(_)) | OpenError::Engine(..) => {
+            "put the last backup in its place, or move the file away to begin with an empty store"
+        }
+    }
 }

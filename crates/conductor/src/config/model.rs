@@ -3,10 +3,13 @@
 use std::time::Duration;
 
 use conductor_channels::Plugin;
+use conductor_core::callbacks::EventSet;
 use conductor_core::{ChannelId, Keep, OnUnknown, Rate, Secret, TenantId};
 use ipnet::IpNet;
 use serde_json::{Map, Value};
 use url::Url;
+
+use super::readings::Readings;
 
 /// Everything that the three files and the environment say. Nothing in it can be wrong any more.
 pub struct Configuration {
@@ -20,6 +23,10 @@ pub struct Configuration {
     pub admin_key: Option<Secret>,
     /// How long ended notifications are kept of tenants that do not say. The files do not: `RETENTION` does.
     pub keep: Keep,
+    /// The files that it came from, and what they held.
+    pub readings: Readings,
+    /// A short hash of the three files, in hexadecimal digits.
+    pub hash: String,
 }
 
 /// A customer of this server.
@@ -70,10 +77,10 @@ impl Lasting {
 pub struct CallbackConfig {
     /// `url`
     pub url: Url,
-    /// What `secretEnvVar` holds.
-    pub secret: Secret,
-    /// `events`; empty means all.
-    pub events: Vec<String>,
+    /// What `secretEnvVar` holds, and what the variable of the same name with `_NEXT` holds; at least one.
+    pub secrets: Vec<Secret>,
+    /// `events`; an empty list means all.
+    pub events: EventSet,
     /// `allowNetworks`
     pub allow_networks: Vec<IpNet>,
 }

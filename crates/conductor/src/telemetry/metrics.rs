@@ -11,6 +11,12 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
+pub use callbacks::CallbackMetrics;
+pub use configuration::ConfigurationMetrics;
+
+mod callbacks;
+mod configuration;
+
 /// Everything that is counted.
 pub struct Metrics {
     registry: Registry,
@@ -23,6 +29,10 @@ pub struct Metrics {
     depth: Family<Series, Gauge>,
     removed: Counter,
     redacted: Counter,
+    /// Which configuration is in use, and how reloads go.
+    pub configuration: ConfigurationMetrics,
+    /// Of callbacks.
+    pub callbacks: CallbackMetrics,
 }
 
 /// A tenant as a label: made into text when it is read, not when it is counted.
@@ -75,8 +85,12 @@ impl Metrics {
             depth: Family::default(),
             removed: Counter::default(),
             redacted: Counter::default(),
+            configuration: ConfigurationMetrics::default(),
+            callbacks: CallbackMetrics::default(),
         };
         let registry = &mut metrics.registry;
+        metrics.configuration.register(registry);
+        metrics.callbacks.register(registry);
         registry.register("notifications_accepted", "Notifications accepted", metrics.accepted.clone());
         registry.register("attempts", "Attempts by outcome", metrics.attempts.clone());
         registry.register("deliveries_sent", "Deliveries that a provider has taken", metrics.sent.clone());

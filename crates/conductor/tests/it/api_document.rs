@@ -3,6 +3,7 @@
 use http::Method;
 use serde_json::{Value, json};
 
+use crate::callbacks::{callback, with_callbacks};
 use crate::support::client::{Client, reply};
 use crate::support::description::{DESCRIPTION, OPERATIONS, Operation, seen, validator};
 use crate::support::provider::{Answer, Provider};
@@ -24,6 +25,7 @@ async fn server() -> (TestServer, Provider) {
     let tired = json!({ "id": TIRED, "name": "Tired", "authKeyEnvVar": "KEY_C", "rateLimit": rate });
     world.tenants.as_array_mut().expect("a list").push(tired);
     world.variables.push(("KEY_C".into(), TIRED_KEY.into()));
+    let world = with_callbacks(world, &[callback(&provider.url(), &["channel.up"])]);
     (world.with_receipts(&provider.url()).start().await, provider)
 }
 
@@ -98,10 +100,25 @@ async fn drive_successes(server: &TestServer) {
     a.get("/notifications?limit=0").await.problem(400);
     a.get(&format!("/notifications/{dead}")).await.expect(200);
     a.get("/channels").await.expect(200);
+    let endpoint = a.get("/callbacks").await.expect(200)["data"][0]["id"].as_str().expect("an id").to_owned();
+    a.act(&format!("/callbacks/{endpoint}/enable")).await.expect(200);
     for path in ["/", "/health", "/livez", "/readyz", "/openapi.json", "/docs"] {
         Client::new(server, None).get(path).await;
     }
     assert_eq!(Client::new(server, Some(ADMIN_KEY)).get("/metrics").await.status, 200);
+    drive_reload(server).await;
+}
+
+async fn drive_reload(server: &TestServer) {
+    let operator = Client::new(server, Some(ADMIN_KEY));
+    operator.act("/reload").await.expect(200);
+    let file = server.directory().join("config/plugins.json");
+    let good = std::fs::read(&file).expect("a file");
+    std::fs::write(&file, "{}").expect("it is written");
+    let refused = operator.act("/reload").await.problem(422);
+    assert!(refused["details"][0]["message"].as_str().is_some_and(|text| text.contains("plugins.json")), "{refused}");
+    std::fs::write(&file, good).expect("it is written");
+    operator.act("/reload").await.expect(200);
 }
 
 /// As many as may run at once, each so slow that it does not end by itself.

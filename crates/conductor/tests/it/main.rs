@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "what a test needs may end it by unwrapping, as the test itself may")]
 
+mod api_attack;
 mod api_auth;
 mod api_batch;
 mod api_dead_letters;
@@ -13,8 +14,10 @@ mod api_lists;
 mod api_replays;
 mod api_send;
 mod api_wait;
+mod backup;
 mod bad_providers;
 mod bulkheads;
+mod callbacks;
 mod channel_discord;
 mod channel_down;
 mod channel_email;
@@ -35,14 +38,17 @@ mod damage;
 mod delivery;
 mod disk;
 mod docs;
+mod doctor;
 mod examples;
 mod fairness;
 mod faults;
 mod first_run;
+mod fuzzing;
 mod loop_guard;
 mod model;
 mod packaging;
 mod patience;
+mod reload;
 mod repository;
 mod retention;
 mod secrets;
@@ -50,4 +56,6 @@ mod signals;
 mod start_faults;
 mod stop;
 mod support;
+mod systemd;
 mod tidy;
+mod upgrades;

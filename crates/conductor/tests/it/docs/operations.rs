@@ -4,6 +4,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use conductor::telemetry::metrics::Metrics;
+use conductor_core::callbacks::{CallbackNext, Event};
 use conductor_core::{FailureReason, Outcome};
 use serde_json::json;
 
@@ -51,6 +52,9 @@ fn every_metric_that_is_named_exists() {
     metrics.attempted(tenant, "log", Outcome::Sent, Duration::from_millis(1));
     metrics.sent(tenant, "log", Duration::from_millis(1));
     metrics.failed(tenant, "log", FailureReason::Expired);
+    metrics.callbacks.attempted(tenant, Event::NotificationSent, CallbackNext::Done);
+    metrics.callbacks.dropped(tenant, 1);
+    metrics.callbacks.waiting(tenant, 1, 1);
     let exported = metrics.encode();
     let code = document.split('`').skip(1).step_by(2).filter(|text| text.starts_with("conductor_"));
     let named: Vec<_> = code.map(|name| name.trim_end_matches("_total")).collect();
