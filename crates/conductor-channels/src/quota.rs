@@ -17,7 +17,7 @@ use conductor_core::{Channel, Health, Message, Receipt, Scope, SendError, SendEr
 use tokio::time::Instant;
 use url::Url;
 
-use crate::shared::{Identity, Kept, Shared};
+use crate::identity::{Identity, Kept, Shared};
 
 #[cfg(test)]
 mod tests;

@@ -17,8 +17,8 @@ use serde_json::{Map, Value, json};
 use url::Url;
 
 use crate::http::{Request, Response, below};
+use crate::identity::{Identity, Shared};
 use crate::quota::{Allowance, Quota};
-use crate::shared::{Identity, Shared};
 use crate::{ChannelContext, ChannelPlugin, Classic, InitError, Setting};
 use chats::{Chat, Chats, Place};
 
@@ -173,7 +173,7 @@ impl Channel for Telegram {
 
     async fn health_check(&self) -> Health {
         let timeout = self.context.request_timeout().min(HEALTH_TIMEOUT);
-        let request = Request::get(self.method("getMe")).timeout(timeout);
+        let request = Request::post(self.method("getMe")).timeout(timeout);
         let error = match self.context.http.send(request).await {
             Ok(response) if response.status.is_success() => return health(&response),
             Ok(response) => answer::error(&response, true, self.token.expose(), self.context.clock.now()),

@@ -5,12 +5,16 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use conductor_channels::Plugin;
 use conductor_core::{Clock, Store, StoreError};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use crate::app::reloads::Reloads;
 use crate::ids::IdGenerator;
 use crate::outcomes::{Outcomes, ReplaySignals};
 use crate::registry::Registry;
 use crate::telemetry::metrics::Metrics;
+
+pub mod reloads;
 
 /// The running server's shared parts.
 pub struct App {
@@ -24,6 +28,8 @@ pub struct App {
     pub outcomes: Outcomes,
     /// Those who begin bulk retries or wait for their end, and who does them.
     pub replays: ReplaySignals,
+    /// Where a new configuration is asked for.
+    pub reloads: Reloads,
     /// What is counted.
     pub metrics: Metrics,
     /// Every plugin that this build has.
@@ -31,6 +37,7 @@ pub struct App {
     /// Cancelled when the server begins to stop.
     pub stop: CancellationToken,
     registry: ArcSwap<Registry>,
+    replaced: Notify,
 }
 
 impl App {
@@ -49,10 +56,12 @@ impl App {
             ids,
             outcomes: Outcomes::default(),
             replays: ReplaySignals::default(),
+            reloads: Reloads::default(),
             metrics: Metrics::new(),
             plugins,
             stop,
             registry: ArcSwap::from_pointee(registry),
+            replaced: Notify::new(),
         }
     }
 
@@ -68,5 +77,17 @@ impl App {
     /// The configuration now. Take it once for a request or an attempt and pass it down.
     pub fn registry(&self) -> Arc<Registry> {
         self.registry.load_full()
+    }
+
+    /// Puts another configuration in the place of the one that is served. Gives that one.
+    pub fn replace_registry(&self, next: Arc<Registry>) -> Arc<Registry> {
+        let before = self.registry.swap(next);
+        self.replaced.notify_one();
+        before
+    }
+
+    /// Waits until the configuration has been replaced since it was asked for the last time. For the dispatcher.
+    pub async fn registry_replaced(&self) {
+        self.replaced.notified().await;
     }
 }

@@ -12,6 +12,7 @@ pub mod ids;
 pub mod janitor;
 pub mod outcomes;
 pub mod registry;
+pub mod reload;
 pub mod replays;
 pub mod server;
 pub mod telemetry;

@@ -9,8 +9,8 @@ use conductor_core::{Secret, Timestamp};
 use http::HeaderValue;
 use serde_json::json;
 
+use crate::identity::{Identity, Kept, Shared};
 use crate::jwt::{KeyError, SignError, Signer};
-use crate::shared::{Identity, Kept, Shared};
 
 /// Apple wants a new token no sooner than after so long.
 pub(super) const KEPT_MIN: Duration = Duration::from_secs(20 * 60);

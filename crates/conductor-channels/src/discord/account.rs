@@ -11,7 +11,7 @@ use url::Url;
 
 use super::budget::Budget;
 use super::gateway::Gateway;
-use crate::shared::{Identity, Kept, Shared};
+use crate::identity::{Identity, Kept, Shared};
 
 /// How long the gateway's goodbye is waited for.
 const GOODBYE_MAX: Duration = Duration::from_secs(3);

@@ -66,7 +66,7 @@ pub(super) fn code(out: &mut String, text: &str, rendering: Rendering) {
         match rendering.dialect {
             Dialect::SlackMrkdwn => slack(out, letter),
             Dialect::TelegramHtml | Dialect::PushoverHtml | Dialect::MatrixHtml | Dialect::EmailHtml => {
-                entity(out, letter)
+                entity(out, letter);
             }
             _ => out.push(letter),
         }

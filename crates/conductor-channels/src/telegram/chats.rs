@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use conductor_core::{Scope, Timestamp};
 use serde_json::Value;
 
-use crate::shared::Kept;
+use crate::identity::Kept;
 
 /// The most moves of groups that are kept in mind.
 const MOVED_MAX: usize = 1_000;

@@ -285,7 +285,7 @@ async fn health_asks_who_the_bot_is() {
     let provider = Provider::answering([Answer::json(200, &me)]).await;
     assert_eq!(subject().channel_to(&provider).await.health_check().await, Health::Up);
     let seen = provider.only();
-    assert_eq!((seen.method.as_str(), seen.path.as_str()), ("GET", format!("/bot{TOKEN}/getMe").as_str()));
+    assert_eq!((seen.method.as_str(), seen.path.as_str()), ("POST", format!("/bot{TOKEN}/getMe").as_str()));
 
     let provider = Provider::answering([refused(401, "Unauthorized")]).await;
     let health = subject().channel_to(&provider).await.health_check().await;

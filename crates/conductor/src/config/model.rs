@@ -9,6 +9,8 @@ use ipnet::IpNet;
 use serde_json::{Map, Value};
 use url::Url;
 
+use super::readings::Readings;
+
 /// Everything that the three files and the environment say. Nothing in it can be wrong any more.
 pub struct Configuration {
     /// In the order of `tenants.json`.
@@ -21,6 +23,10 @@ pub struct Configuration {
     pub admin_key: Option<Secret>,
     /// How long ended notifications are kept of tenants that do not say. The files do not: `RETENTION` does.
     pub keep: Keep,
+    /// The files that it came from, and what they held.
+    pub readings: Readings,
+    /// A short hash of the three files, in hexadecimal digits.
+    pub hash: String,
 }
 
 /// A customer of this server.

@@ -12,8 +12,10 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
 pub use callbacks::CallbackMetrics;
+pub use configuration::ConfigurationMetrics;
 
 mod callbacks;
+mod configuration;
 
 /// Everything that is counted.
 pub struct Metrics {
@@ -27,6 +29,8 @@ pub struct Metrics {
     depth: Family<Series, Gauge>,
     removed: Counter,
     redacted: Counter,
+    /// Which configuration is in use, and how reloads go.
+    pub configuration: ConfigurationMetrics,
     /// Of callbacks.
     pub callbacks: CallbackMetrics,
 }
@@ -81,9 +85,11 @@ impl Metrics {
             depth: Family::default(),
             removed: Counter::default(),
             redacted: Counter::default(),
+            configuration: ConfigurationMetrics::default(),
             callbacks: CallbackMetrics::default(),
         };
         let registry = &mut metrics.registry;
+        metrics.configuration.register(registry);
         metrics.callbacks.register(registry);
         registry.register("notifications_accepted", "Notifications accepted", metrics.accepted.clone());
         registry.register("attempts", "Attempts by outcome", metrics.attempts.clone());

@@ -48,6 +48,7 @@ mod loop_guard;
 mod model;
 mod packaging;
 mod patience;
+mod reload;
 mod repository;
 mod retention;
 mod secrets;

@@ -31,7 +31,7 @@ const LAYERS: &[&[&str]] = &[
     &["clock", "ids", "outcomes", "telemetry", "config"],
     &["registry"],
     &["app"],
-    &["accept", "callbacks", "dispatch", "janitor", "replays"],
+    &["accept", "callbacks", "dispatch", "janitor", "replays", "reload"],
     &["api"],
     &["server"],
     &["cli"],
@@ -40,7 +40,8 @@ const LAYERS: &[&[&str]] = &[
 const ALSO: &[(&str, &str)] =
     &[("telemetry", "clock"), ("config", "clock"), ("config", "ids"), ("config", "telemetry"), ("replays", "accept")];
 /// What may not be imported though it is in a layer below: strangers meet in the store and in `app`.
-const STRANGERS: &[(&str, &str)] = &[("api", "dispatch"), ("api", "janitor"), ("api", "replays"), ("api", "callbacks")];
+const STRANGERS: &[(&str, &str)] =
+    &[("api", "dispatch"), ("api", "janitor"), ("api", "replays"), ("api", "callbacks"), ("api", "reload")];
 
 /// What `conductor-core` must not know: the outside world, the time, chance.
 const WORLD: &[&str] = &["SystemTime", "Instant", "tokio", "reqwest", "rusqlite", "fastrand", "rand"];
