@@ -66,7 +66,7 @@ impl Bell {
         {
             return;
         }
-        std::future::pending().await
+        std::future::pending().await;
     }
 
     /// Never returns on this system.
