@@ -112,6 +112,7 @@ pub(crate) fn message(text: &str) -> Message {
         accepted_at: now(),
         part: 0,
         parts: 1,
+        trace: None,
     }
 }
 

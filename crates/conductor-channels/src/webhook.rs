@@ -24,6 +24,9 @@ mod tests;
 /// refused, so that a receiver which passes headers on makes no loop.
 pub const HOPS: &str = "conductor-hops";
 
+/// The header that says where a request belongs in a trace: the caller's, or the operator's.
+const TRACEPARENT: &str = "traceparent";
+
 /// The most headers that a channel may add.
 const HEADERS_MAX: usize = 20;
 /// The longest value of one, in bytes.
@@ -168,6 +171,10 @@ impl Webhook {
             .header(HeaderName::from_static(HOPS), HeaderValue::from(1))
             .header(HeaderName::from_static("webhook-id"), id)
             .header(HeaderName::from_static("webhook-timestamp"), HeaderValue::from(seconds));
+        if let Some(trace) = message.trace {
+            let trace = HeaderValue::try_from(trace.to_string()).expect("hexadecimal digits are a header's value");
+            request = request.header(HeaderName::from_static(TRACEPARENT), trace);
+        }
         match signature {
             Some(signature) => {
                 let value = HeaderValue::try_from(signature).expect("base64 is a header's value");

@@ -5,6 +5,7 @@
 
 pub mod channel;
 pub mod delivery;
+pub mod histogram;
 pub mod id;
 pub mod notification;
 pub mod problem;
@@ -15,13 +16,16 @@ pub mod retention;
 pub mod retry;
 pub mod secret;
 pub mod signature;
+pub mod statistics;
 pub mod store;
 pub mod time;
+pub mod trace;
 
 pub use channel::{
     Channel, Health, Limits, Message, Receipt, Scope, SendError, SendErrorKind, Standing, TextLimit, Unit,
 };
 pub use delivery::{Attempt, DeliveryKey, FailureReason, Outcome, Status};
+pub use histogram::{Distribution, Histogram};
 pub use id::{ChannelId, DeliveryId, NotificationId, ReplayId, TenantId};
 pub use notification::{Draft, Fallback, Format, Notification, Priority};
 pub use problem::{Problem, Problems};
@@ -31,5 +35,7 @@ pub use replay::Replays;
 pub use retention::{Keep, Retention};
 pub use retry::{OnUnknown, RetryPolicy, Settlement};
 pub use secret::Secret;
+pub use statistics::Statistics;
 pub use store::{Store, StoreError};
 pub use time::{Clock, ManualClock, Timestamp};
+pub use trace::TraceContext;

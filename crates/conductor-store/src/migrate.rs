@@ -14,6 +14,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/sqlite/0004_replays.sql"),
     include_str!("../migrations/sqlite/0005_receipts.sql"),
     include_str!("../migrations/sqlite/0006_pauses.sql"),
+    include_str!("../migrations/sqlite/0009_trace.sql"),
 ];
 
 /// Why the store's tables could not be brought up to date.

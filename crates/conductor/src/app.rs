@@ -1,16 +1,19 @@
 //! What the parts of the running server share.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 use arc_swap::ArcSwap;
 use conductor_channels::Plugin;
-use conductor_core::{Clock, Store};
+use conductor_core::{Clock, Store, Timestamp};
+use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::ids::IdGenerator;
 use crate::outcomes::{Outcomes, ReplaySignals};
 use crate::registry::Registry;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::traces::Tracer;
 
 /// The running server's shared parts.
 pub struct App {
@@ -26,6 +29,14 @@ pub struct App {
     pub replays: ReplaySignals,
     /// What is counted.
     pub metrics: Metrics,
+    /// Makes spans of what the server does, where they are exported.
+    pub tracer: Tracer,
+    /// When the server started.
+    pub started_at: Timestamp,
+    /// Held by whoever reads all metrics, see [`crate::readings`].
+    pub(crate) reading: Mutex<()>,
+    /// The place among the tenants from which the next reading looks for what has waited longest.
+    pub(crate) looked_through: AtomicUsize,
     /// Every plugin that this build has.
     pub plugins: &'static [Plugin],
     /// Cancelled when the server begins to stop.
@@ -43,13 +54,20 @@ impl App {
         registry: Registry,
         stop: CancellationToken,
     ) -> Self {
+        let started_at = clock.now();
+        let metrics = Metrics::new();
+        metrics.follow(registry.channel_types());
         Self {
             store,
             clock,
             ids,
             outcomes: Outcomes::default(),
             replays: ReplaySignals::default(),
-            metrics: Metrics::new(),
+            metrics,
+            tracer: Tracer::off(),
+            started_at,
+            reading: Mutex::default(),
+            looked_through: AtomicUsize::new(0),
             plugins,
             stop,
             registry: ArcSwap::from_pointee(registry),

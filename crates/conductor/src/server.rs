@@ -20,6 +20,7 @@ use url::Url;
 use crate::app::App;
 use crate::config::Configuration;
 use crate::dispatch::Bounds;
+use crate::export::Exporter;
 use crate::ids::IdGenerator;
 use crate::registry::Registry;
 use crate::{api, dispatch, janitor, replays};
@@ -81,6 +82,8 @@ pub struct Server {
     work: TaskTracker,
     /// The listeners and their connections.
     connections: TaskTracker,
+    /// What exports traces and metrics, and its end: after all that they tell of.
+    exports: (TaskTracker, CancellationToken),
 }
 
 impl Server {
@@ -95,7 +98,9 @@ impl Server {
         let store = SqliteStore::open(&data_dir, Arc::clone(&clock))?;
         let latest = store.latest();
         let ids = IdGenerator::after(latest);
-        let registry = Registry::build(configuration, &HttpClients::new(), &clock, public_url.as_ref()).await;
+        let http = HttpClients::new();
+        let exported = configuration.otlp.clone();
+        let registry = Registry::build(configuration, &http, &clock, public_url.as_ref()).await;
         let registry = match registry {
             Ok(registry) => registry,
             Err(error) => {
@@ -104,7 +109,13 @@ impl Server {
             }
         };
         let stop = CancellationToken::new();
-        let app = Arc::new(App::new(Arc::new(store), clock, ids, plugins, registry, stop.clone()));
+        let mut app = App::new(Arc::new(store), clock, ids, plugins, registry, stop.clone());
+        let exporter = exported.map(|settings| Exporter::of(&mut app, settings, &http));
+        let app = Arc::new(app);
+        let exports = (TaskTracker::new(), CancellationToken::new());
+        if let Some(exporter) = exporter {
+            exports.0.spawn(exporter.run(Arc::clone(&app), exports.1.clone()));
+        }
         let (work, connections) = (TaskTracker::new(), TaskTracker::new());
         let bounds = Bounds { descriptors: limits.left_for_attempts(), ..Bounds::default() };
         work.spawn(dispatch::run(Arc::clone(&app), bounds, work.clone(), stop.clone()));
@@ -117,7 +128,7 @@ impl Server {
             let limits = limits.of_metrics();
             connections.spawn(listen::run(listener, router, limits, connections.clone(), stop.clone()));
         }
-        Ok(Self { app, address, metrics_address, stop, work, connections })
+        Ok(Self { app, address, metrics_address, stop, work, connections, exports })
     }
 
     /// Where it listens.
@@ -160,7 +171,11 @@ impl Server {
             }
         }))
         .await;
-        self.app.store.close().await;
+        let (exporting, end) = &self.exports;
+        end.cancel();
+        exporting.close();
+        // It ends by itself in less than a few seconds, whatever the collector does.
+        tokio::join!(exporting.wait(), self.app.store.close());
     }
 }
 

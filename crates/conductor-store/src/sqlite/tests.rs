@@ -103,6 +103,7 @@ fn draft(number: u32) -> Draft {
         accepted_at: now(),
         send_at: None,
         expires_at: now().plus(Duration::from_secs(86_400)),
+        trace: None,
     }
 }
 

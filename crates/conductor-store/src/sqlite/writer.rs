@@ -24,6 +24,7 @@ use super::memory::{Memory, State};
 use super::receipts::Received;
 use super::replays::JobChange;
 use super::retention::{Candidate, Step, UsualCommit};
+use super::statistics::Counts;
 use super::write;
 
 /// The most commands that one commit takes.
@@ -76,6 +77,7 @@ pub(crate) struct Writer {
     /// See [`Trouble::is_shared`].
     pub(crate) failing: Arc<AtomicBool>,
     pub(crate) damage: Arc<Damage>,
+    pub(crate) counts: Arc<Counts>,
     pub(crate) usual_commit: UsualCommit,
     /// Every notification up to this one is in the table `feed`.
     pub(crate) fed_through: Option<NotificationId>,
@@ -150,6 +152,7 @@ impl Writer {
                 }
             }
             Err(Trouble { error, is_shared }) => {
+                self.counts.failed();
                 // A disk that stays full is told of once.
                 if !is_shared || !self.failing.swap(true, Ordering::Relaxed) {
                     tracing::error!(error = %error, "The store could not write");
@@ -184,6 +187,7 @@ impl Writer {
         let began = Instant::now();
         transaction.commit()?;
         let took = began.elapsed();
+        self.counts.committed(took, batch.len());
         let mut is_usual = true;
         for effect in &mut effects {
             if let Effect::Tidied(step) = effect {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::http::Method;
-use axum::middleware::from_fn;
+use axum::middleware::from_fn_with_state;
 use axum::routing::get;
 use bytes::Bytes;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -50,14 +50,14 @@ pub fn router(app: Arc<App>) -> Router {
     let document = serde_json::to_vec(&document).expect("the document has only text keys");
     let api = Arc::new(Api { app, in_flight: InFlight::default(), document: Bytes::from(document) });
     let assets = Router::new().route("/docs/docs.css", get(docs::style)).route("/docs/docs.js", get(docs::script));
-    finish(router.merge(assets).with_state(api))
+    finish(router.merge(assets).with_state(Arc::clone(&api)), &api.app)
 }
 
 /// `/metrics` without a key, and `/health`, for the operator's own listener.
 pub fn metrics_router(app: Arc<App>) -> Router {
     let api = Arc::new(Api { app, in_flight: InFlight::default(), document: Bytes::new() });
     let router = Router::new().route("/metrics", get(health::open_metrics)).route("/health", get(health::health));
-    finish(router.with_state(api))
+    finish(router.with_state(Arc::clone(&api)), &api.app)
 }
 
 /// The API's document, as `/openapi.json` serves it.
@@ -87,12 +87,12 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(docs::page))
 }
 
-fn finish(router: Router) -> Router {
+fn finish(router: Router, app: &Arc<App>) -> Router {
     router
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(CatchPanicLayer::custom(observe::panicked))
-        .layer(from_fn(observe::observe))
+        .layer(from_fn_with_state(Arc::clone(app), observe::observe))
 }
 
 // Neither repeats the path: a key that was pasted into it would go on into the logs of the caller.

@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use conductor_core::notification::FALLBACK_MAX;
 use conductor_core::store::{Accepted, BATCH_MAX, Idempotency};
-use conductor_core::{Format, Notification, NotificationId, Priority, Problems, Status, Timestamp};
+use conductor_core::{Format, Notification, NotificationId, Priority, Problems, Status, Timestamp, TraceContext};
 use futures_util::future::join_all;
 use serde_json::Value;
 use tokio::task::coop::unconstrained;
@@ -22,6 +22,7 @@ use crate::api::body::{self, BATCH_MAX_BYTES, SINGLE_MAX_BYTES};
 use crate::api::caller::Caller;
 use crate::api::document::{BatchRefusal, SendRefusal};
 use crate::api::error::{ApiError, ErrorKind};
+use crate::api::observe::Traced;
 use crate::api::prefer::{self, Wait};
 use crate::api::reader::Reader;
 use crate::api::words::{FormatWord, PriorityWord};
@@ -131,6 +132,7 @@ pub(crate) struct BatchRequest {
 pub(crate) async fn send(
     State(api): State<Arc<Api>>,
     caller: Caller,
+    Traced(trace): Traced,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
@@ -141,7 +143,7 @@ pub(crate) async fn send(
     let flight = enter(&api, &caller, idempotency.as_ref())?;
     let value = body::parse(&raw)?;
     let has_room = caller.room(&*api.app.store) != Some(0);
-    let prepared = if has_room { prepare(&api, &caller, value) } else { Err(caller.queue_full()) };
+    let prepared = if has_room { prepare(&api, &caller, value, trace) } else { Err(caller.queue_full()) };
     let Kept { notification, is_replay, mut wait } =
         keep(&api, &caller, prepared, idempotency, preference.is_some()).await?;
     drop(flight);
@@ -288,12 +290,17 @@ fn key_reused() -> ApiError {
     ApiError::new(ErrorKind::KeyReused, error)
 }
 
-fn prepare(api: &Api, caller: &Caller, value: Value) -> Result<accept::Prepared, ApiError> {
+fn prepare(
+    api: &Api,
+    caller: &Caller,
+    value: Value,
+    trace: Option<TraceContext>,
+) -> Result<accept::Prepared, ApiError> {
     let mut problems = Problems::new();
     let Some(mut reader) = Reader::new(value, "body", String::new(), &mut problems) else {
         return Err(ApiError::invalid(problems));
     };
-    let request = read_request(&mut reader);
+    let request = SendRequest { trace, ..read_request(&mut reader) };
     reader.finish();
     accept::prepare(&api.app, &caller.tenant, request, problems).map_err(ApiError::invalid)
 }
@@ -311,6 +318,7 @@ fn read_request(reader: &mut Reader<'_>) -> SendRequest {
         metadata: reader.texts("metadata"),
         key: reader.text("key"),
         fallback: reader.nested_list("fallback", FALLBACK_READ_MAX, |route| route.route()),
+        trace: None,
     }
 }
 
@@ -341,6 +349,7 @@ fn read_request(reader: &mut Reader<'_>) -> SendRequest {
 pub(crate) async fn send_batch(
     State(api): State<Arc<Api>>,
     caller: Caller,
+    Traced(trace): Traced,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
@@ -361,7 +370,7 @@ pub(crate) async fn send_batch(
             if room == Some(0) {
                 return Err(caller.queue_full());
             }
-            let prepared = prepare(&api, &caller, item)?;
+            let prepared = prepare(&api, &caller, item, trace)?;
             room = room.map(|room| room - 1);
             Ok(prepared)
         })

@@ -110,6 +110,7 @@ fn message(arguments: &Arguments, session: &Session<'_>) -> Result<Message, Fail
         accepted_at: now,
         part: 0,
         parts: 1,
+        trace: None,
     })
 }
 

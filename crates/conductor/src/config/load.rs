@@ -17,7 +17,7 @@ use super::model::Configuration;
 use super::report::{Fault, Place, Position, Report};
 use super::shape::{Shape, unknown_member};
 use super::tenants::Tenants;
-use super::{channels, enabled, schema, tenants};
+use super::{channels, enabled, otel, schema, tenants};
 
 const INIT_HELP: &str = "`conductor init` makes what is missing";
 
@@ -37,6 +37,7 @@ pub fn load(
     let mut report = Report::new();
     environment.faults().iter().for_each(|fault| report.add(fault.clone()));
     let admin_key = tenants::admin_key(environment, &mut report);
+    let otlp = otel::settings(environment, &mut report);
     let configuration = read_files(dir, &mut report).and_then(|texts| {
         let [tenants, channels, plugin_file] = &texts;
         let tenants = Entries::of(ListFile::Tenants, tenants.as_ref(), plugins, &mut report);
@@ -63,7 +64,7 @@ pub fn load(
         });
         let Tenants { list: tenants, .. } = tenants?;
         let keep = Keep { whole: Some(KEPT), content: None };
-        Some(Configuration { tenants, channels: channels?, plugins: enabled?, admin_key, keep })
+        Some(Configuration { tenants, channels: channels?, plugins: enabled?, admin_key, keep, otlp })
     });
     report.sort();
     match configuration {

@@ -9,6 +9,7 @@ pub mod first_run;
 mod list_file;
 mod load;
 pub mod model;
+mod otel;
 pub mod report;
 mod resolve;
 pub mod schema;

@@ -8,6 +8,8 @@ use ipnet::IpNet;
 use serde_json::{Map, Value};
 use url::Url;
 
+use crate::telemetry::otlp;
+
 /// Everything that the three files and the environment say. Nothing in it can be wrong any more.
 pub struct Configuration {
     /// In the order of `tenants.json`.
@@ -20,6 +22,8 @@ pub struct Configuration {
     pub admin_key: Option<Secret>,
     /// How long ended notifications are kept of tenants that do not say. The files do not: `RETENTION` does.
     pub keep: Keep,
+    /// What is exported over OTLP, as the `OTEL_*` variables say.
+    pub otlp: Option<otlp::Settings>,
 }
 
 /// A customer of this server.

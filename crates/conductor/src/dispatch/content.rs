@@ -86,6 +86,7 @@ fn message(lease: &Lease) -> Message {
         accepted_at: notification.accepted_at,
         part: 0,
         parts: 1,
+        trace: None,
     }
 }
 

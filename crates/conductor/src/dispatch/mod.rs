@@ -31,6 +31,7 @@ mod report;
 mod schedule;
 mod share;
 mod shelf;
+mod span;
 mod stock;
 
 /// The most that is claimed in one go.
@@ -258,6 +259,7 @@ impl Dispatcher {
         match claimed {
             Claimed::Leased(lease) => {
                 self.under_way += 1;
+                self.app.metrics.under_way(self.under_way);
                 let (app, events) = (Arc::clone(&self.app), self.events.clone());
                 self.tracker.spawn(attempt(app, entry, *lease, events));
             }
@@ -302,6 +304,7 @@ impl Dispatcher {
             }
             Event::Settled { entry, next, keeps_lane } => {
                 self.under_way -= 1;
+                self.app.metrics.under_way(self.under_way);
                 let (limited, until, pause) = self.limited.remove(&entry.key).unwrap_or_default();
                 match next {
                     Some(next) if next.key == entry.key => {
