@@ -1,6 +1,8 @@
 //! Measures a release build of Conductor against a bare axum handler, on the same machine in the same run.
 //!
-//! `cargo build --release && cargo run --release -p conductor-bench` prints the table. Everything stays on loopback.
+//! `cargo build --release && cargo run --release -p conductor-bench` prints the table; behind the path of a server,
+//! `… -p conductor-bench -- target/release/conductor accept latency` prints these figures alone. Everything stays on
+//! loopback.
 
 mod load;
 mod process;
@@ -29,7 +31,8 @@ fn main() -> Result<()> {
     }
     #[expect(clippy::disallowed_methods, reason = "a tool for developers, configured by its environment")]
     let seconds = std::env::var("BENCH_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(SECONDS);
-    runtime.block_on(table::run(&conductor()?, Duration::from_secs(seconds)))
+    let only: Vec<String> = std::env::args().skip(2).collect();
+    runtime.block_on(table::run(&conductor()?, Duration::from_secs(seconds), &only))
 }
 
 /// The server under test lies beside this program, unless an argument names another.

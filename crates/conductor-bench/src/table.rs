@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -21,6 +21,9 @@ const BACKLOGS: [u64; 2] = [100_000, 1_000_000];
 const SLICES: u32 = 5;
 /// The end-to-end latency is measured at this many a second.
 const PACE: u64 = 1_000;
+
+/// What can be measured alone.
+const FIGURES: [&str; 5] = ["idle", "accept", "end-to-end", "latency", "backlog"];
 
 fn body(index: usize) -> String {
     let text = "The washing machine has finished: programme Cotton 60, 1 h 52 min, 0.94 kWh. Please empty it.";
@@ -42,15 +45,23 @@ fn milliseconds(time: Duration) -> String {
     format!("{:.2}", time.as_secs_f64() * 1000.0)
 }
 
-/// Measures everything and prints the table.
-pub(crate) async fn run(program: &Path, time: Duration) -> Result<()> {
+/// Measures what was asked for, everything if nothing was, and prints the table.
+pub(crate) async fn run(program: &Path, time: Duration, only: &[String]) -> Result<()> {
+    if let Some(unknown) = only.iter().find(|name| !FIGURES.contains(&name.as_str())) {
+        bail!("there is no figure \"{unknown}\"; there are {}", FIGURES.join(", "));
+    }
     show("figure", "measured", "wanted");
     show("---", "---", "---");
-    idle(program).await?;
-    accept(program, time).await?;
-    end_to_end(program, time).await?;
-    latency(program, time).await?;
-    backlog(program, time).await
+    for name in FIGURES.iter().filter(|name| only.is_empty() || only.iter().any(|wish| wish == *name)) {
+        match *name {
+            "idle" => idle(program).await?,
+            "accept" => accept(program, time).await?,
+            "end-to-end" => end_to_end(program, time).await?,
+            "latency" => latency(program, time).await?,
+            _ => backlog(program, time).await?,
+        }
+    }
+    Ok(())
 }
 
 /// A sink whose channels take nothing: what is accepted stays.

@@ -6,6 +6,7 @@ use rusqlite::{OptionalExtension, Row, Transaction};
 
 use super::memory::Memory;
 use super::rows;
+use super::work::{Cause, StateChange, Work};
 use super::write::{
     End, Waiting, end, insert_pending, let_go_of_key, notification_by_id, redacted_at, update_pending, waiting,
     waiting_of,
@@ -71,7 +72,7 @@ pub(crate) fn ended_of(transaction: &Transaction<'_>, key: DeliveryKey) -> rusql
     transaction.prepare_cached(sql)?.query_row(row, read_ended).optional()
 }
 
-pub(crate) fn change(transaction: &Transaction<'_>, memory: &Memory, change: &Change) -> rusqlite::Result<Effect> {
+pub(crate) fn change(transaction: &Work<'_>, memory: &Memory, change: &Change) -> rusqlite::Result<Effect> {
     let done = |transition| Ok(Effect::Changed(transition, None));
     let notification = notification_by_id(transaction, change.id)?.filter(|n| n.tenant == change.tenant);
     let Some(notification) = notification else { return done(Transition::NotFound) };
@@ -105,12 +106,12 @@ pub(crate) fn change(transaction: &Transaction<'_>, memory: &Memory, change: &Ch
     if !allowed {
         return done(Transition::WrongStatus(status));
     }
-    let (status, at) = match &change.kind {
-        ChangeKind::Cancel { at } => (Status::Canceled, *at),
-        ChangeKind::Resolve { at } => (Status::Sent, *at),
+    let (status, at, cause) = match &change.kind {
+        ChangeKind::Cancel { at } => (Status::Canceled, *at, Cause::Canceled),
+        ChangeKind::Resolve { at } => (Status::Sent, *at, Cause::Resolved),
         ChangeKind::Replay { .. } => return replay(transaction, &notification, &change.kind, waiting, None),
     };
-    end(transaction, &waiting, &End::plain(status, at))?;
+    end(transaction, &waiting, &End::plain(status, at, cause))?;
     let_go_of_key(transaction, &notification)?;
     let taken_back = !waiting.held;
     let touched = Touched { key: waiting.key, ended: Some(waiting.queued()), taken_back, queued: None };
@@ -120,7 +121,7 @@ pub(crate) fn change(transaction: &Transaction<'_>, memory: &Memory, change: &Ch
 /// Queues a notification again. What has ended stays as it ended: a new delivery follows it. One that is held goes on
 /// as itself, unless it is to go through another channel. `ended` is the status of the old one, none if it is held.
 fn replay(
-    transaction: &Transaction<'_>,
+    transaction: &Work<'_>,
     notification: &Notification,
     kind: &ChangeKind,
     old: Waiting,
@@ -130,6 +131,7 @@ fn replay(
         unreachable!("only a replay is replayed");
     };
     let (key, due, expires_at) = (old.key, *due, *expires_at);
+    let cause = Cause::Replayed { redirected: redirect.is_some() };
     let target = old.own.as_ref().map_or(notification.target.as_deref(), |(_, target)| target.as_deref());
     let again = Waiting { due, expires_at, failures: 0, held: false, lane: rows::lane(target), ..old };
     if ended.is_none() && redirect.is_none() {
@@ -137,6 +139,7 @@ fn replay(
         transaction.prepare_cached(sql)?.execute((key.notification.bytes(), key.ordinal, expires_at.millis()))?;
         update_pending(transaction, &again)?;
         let status = rows::waiting_status(false, false, again.attempts, due, due);
+        transaction.note_state(&StateChange::of(&again, status, due, cause))?;
         let touched = Touched { key, ended: Some(again.queued()), taken_back: false, queued: Some(again.queued()) };
         return Ok(Effect::Changed(Transition::Done(status), Some(touched)));
     }
@@ -144,7 +147,7 @@ fn replay(
         return Ok(Effect::Changed(Transition::WrongStatus(ended.unwrap_or(Status::Held)), None));
     };
     if ended.is_none() {
-        end(transaction, &again, &End::plain(Status::Canceled, due))?;
+        end(transaction, &again, &End::plain(Status::Canceled, due, Cause::Redirected))?;
     }
     let before = again.queued();
     let mut waiting = Waiting { key: DeliveryKey { ordinal, ..key }, attempts: 0, ..again };
@@ -154,6 +157,7 @@ fn replay(
         waiting.own = Some((redirect.channel.clone(), redirect.target.clone()));
     }
     insert_pending(transaction, &waiting)?;
+    transaction.note_state(&StateChange::of(&waiting, Status::Queued, due, cause))?;
     let ended = ended.is_none().then_some(before);
     let touched = Touched { key, ended, taken_back: false, queued: Some(waiting.queued()) };
     Ok(Effect::Changed(Transition::Done(Status::Queued), Some(touched)))

@@ -47,6 +47,7 @@ mod rows;
 mod statistics;
 #[cfg(test)]
 mod tests;
+mod work;
 mod write;
 mod writer;
 

@@ -8,6 +8,7 @@ use conductor_core::{DeliveryKey, Notification, Status, StoreError, Timestamp};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::change::{self, Touched};
+use super::work::{Cause, StateChange, Work};
 use super::write::{Waiting, notification_by_id, queue_fallback, redacted_at, waiting_of};
 use super::writer::{Command, Effect};
 use super::{SqliteStore, rows};
@@ -28,7 +29,7 @@ impl Receipts for SqliteStore {
 }
 
 /// Keeps a report and changes what follows from it.
-pub(crate) fn apply(transaction: &Transaction<'_>, received: &Received) -> rusqlite::Result<Effect> {
+pub(crate) fn apply(transaction: &Work<'_>, received: &Received) -> rusqlite::Result<Effect> {
     let Received { reporter, report, now } = received;
     let key = report.part.delivery;
     let done = |reported| Ok(Effect::Reported(reported, None));
@@ -56,6 +57,7 @@ pub(crate) fn apply(transaction: &Transaction<'_>, received: &Received) -> rusql
     let status = arrival.status();
     let sql = "UPDATE ended SET status = ?3 WHERE notification = ?1 AND ordinal = ?2";
     transaction.prepare_cached(sql)?.execute((key.notification.bytes(), key.ordinal, status.as_str()))?;
+    transaction.note_state(&StateChange::of(&ended.waiting, status, *now, Cause::Reported(report)))?;
     let mut queued = None;
     if arrival == Arrival::Undelivered && !is_redacted {
         queued = fallback_of_undelivered(transaction, &notification, ended.waiting, *now)?;
@@ -66,7 +68,7 @@ pub(crate) fn apply(transaction: &Transaction<'_>, received: &Received) -> rusql
 
 /// Queues the next fallback of what was sent and did not arrive, if there is one and it comes in time.
 pub(crate) fn fallback_of_undelivered(
-    transaction: &Transaction<'_>,
+    transaction: &Work<'_>,
     notification: &Notification,
     sent: Waiting,
     now: Timestamp,

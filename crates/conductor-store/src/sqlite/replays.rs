@@ -12,6 +12,7 @@ use super::SqliteStore;
 use super::change::{self, Change, ChangeKind, Touched};
 use super::memory::Memory;
 use super::rows;
+use super::work::Work;
 use super::writer::{Command, Effect};
 
 /// What is to be done to a job.
@@ -95,7 +96,7 @@ fn find(connection: &Connection, id: ReplayId) -> rusqlite::Result<Option<Replay
 }
 
 /// Does what is to be done to a job. The effect has the job as it stands then.
-pub(crate) fn apply(transaction: &Transaction<'_>, memory: &Memory, change: &JobChange) -> rusqlite::Result<Effect> {
+pub(crate) fn apply(transaction: &Work<'_>, memory: &Memory, change: &JobChange) -> rusqlite::Result<Effect> {
     let mut touched = Vec::new();
     let job = match change {
         JobChange::Begin(job) => begin(transaction, job)?,
@@ -136,7 +137,7 @@ fn begin(transaction: &Transaction<'_>, job: &ReplayJob) -> rusqlite::Result<Opt
 }
 
 fn step(
-    transaction: &Transaction<'_>,
+    transaction: &Work<'_>,
     memory: &Memory,
     step: &ReplayStep,
     touched: &mut Vec<Touched>,

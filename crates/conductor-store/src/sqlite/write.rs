@@ -12,12 +12,13 @@ use conductor_core::{
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 use super::memory::Memory;
+use super::work::{Cause, StateChange, Work};
 use super::writer::{Command, Effect};
 use super::{change, receipts, replays, retention, rows};
 
 /// Does one command within the transaction.
 pub(crate) fn apply(
-    transaction: &Transaction<'_>,
+    transaction: &Work<'_>,
     memory: &Memory,
     fed_through: Option<NotificationId>,
     command: &Command,
@@ -89,7 +90,7 @@ pub(crate) fn first(notification: &Notification) -> Queued {
 }
 
 fn accept(
-    transaction: &Transaction<'_>,
+    transaction: &Work<'_>,
     memory: &Memory,
     fed_through: Option<NotificationId>,
     new: &NewNotification,
@@ -106,7 +107,11 @@ fn accept(
     };
     let mut insert = transaction.prepare_cached(INSERT_NOTIFICATION)?;
     rows::insert_notification(&mut insert, notification)?;
-    insert_pending(transaction, &Waiting::first(notification))?;
+    let waiting = Waiting::first(notification);
+    insert_pending(transaction, &waiting)?;
+    let at = notification.accepted_at;
+    let status = rows::waiting_status(false, false, 0, waiting.due, at);
+    transaction.note_state(&StateChange::of(&waiting, status, at, Cause::Accepted(new)))?;
     if Some(notification.id) <= fed_through {
         // The lists' index was written past this id already, so nobody would come back for it.
         let sql = "INSERT OR IGNORE INTO feed (tenant, notification) VALUES (?1, ?2)";
@@ -189,7 +194,7 @@ pub(crate) fn redacted_at(connection: &Connection, id: NotificationId) -> rusqli
 
 /// Takes over a `key` and ends the notification that held it, if that still waits.
 fn supersede(
-    transaction: &Transaction<'_>,
+    transaction: &Work<'_>,
     memory: &Memory,
     notification: &Notification,
     key: &str,
@@ -207,7 +212,8 @@ fn supersede(
     if waiting.held || !memory.lock().begin_ending(waiting.key) {
         return Ok(None);
     }
-    end(transaction, &waiting, &End::plain(Status::Superseded, notification.accepted_at))?;
+    let cause = Cause::Superseded { by: notification.id };
+    end(transaction, &waiting, &End::plain(Status::Superseded, notification.accepted_at, cause))?;
     Ok(Some(waiting.queued()))
 }
 
@@ -338,16 +344,17 @@ pub(super) struct End<'a> {
     reason: Option<FailureReason>,
     provider_id: Option<&'a str>,
     at: Timestamp,
+    cause: Cause<'a>,
 }
 
-impl End<'_> {
-    pub(super) fn plain(status: Status, at: Timestamp) -> Self {
-        End { status, reason: None, provider_id: None, at }
+impl<'a> End<'a> {
+    pub(super) fn plain(status: Status, at: Timestamp, cause: Cause<'a>) -> Self {
+        End { status, reason: None, provider_id: None, at, cause }
     }
 }
 
-/// Moves a delivery from `pending` to `ended`.
-pub(super) fn end(transaction: &Transaction<'_>, waiting: &Waiting, end: &End<'_>) -> rusqlite::Result<()> {
+/// Moves a delivery from `pending` to `ended`, and notes that.
+pub(super) fn end(transaction: &Work<'_>, waiting: &Waiting, end: &End<'_>) -> rusqlite::Result<()> {
     let (id, ordinal) = (waiting.key.notification.bytes(), waiting.key.ordinal);
     let sql = "DELETE FROM pending WHERE notification = ?1 AND ordinal = ?2";
     transaction.prepare_cached(sql)?.execute((id, ordinal))?;
@@ -372,7 +379,7 @@ pub(super) fn end(transaction: &Transaction<'_>, waiting: &Waiting, end: &End<'_
         waiting.attempts,
         waiting.next_fallback,
     ])?;
-    Ok(())
+    transaction.note_state(&StateChange::of(waiting, end.status, end.at, end.cause))
 }
 
 /// Lets go of a notification's `key`, if it still holds it.
@@ -417,7 +424,7 @@ fn insert_attempt(transaction: &Transaction<'_>, key: DeliveryKey, attempt: &Att
     Ok(())
 }
 
-fn settle(transaction: &Transaction<'_>, lease: &Lease, finished: &Finished) -> rusqlite::Result<Settled> {
+fn settle(transaction: &Work<'_>, lease: &Lease, finished: &Finished) -> rusqlite::Result<Settled> {
     let notification = &lease.notification;
     let made = u32::from(finished.attempt.is_some());
     if let Some(attempt) = &finished.attempt {
@@ -440,11 +447,16 @@ fn settle(transaction: &Transaction<'_>, lease: &Lease, finished: &Finished) -> 
         limited: None,
     };
     let provider_id = finished.provider_id.as_deref();
+    let settled = |reason| Cause::Settled(finished, reason);
+    let still_waits = |waiting: &Waiting, status| {
+        update_pending(transaction, waiting)?;
+        transaction.note_state(&StateChange::of(waiting, status, finished.at, settled(None)))
+    };
     match finished.settlement {
         Settlement::Sent => {
             let arrival = receipts::arrival(transaction, lease.key)?;
             let status = arrival.map_or(Status::Sent, Arrival::status);
-            end(transaction, &waiting, &End { provider_id, ..End::plain(status, finished.at) })?;
+            end(transaction, &waiting, &End { provider_id, ..End::plain(status, finished.at, settled(None)) })?;
             let_go_of_key(transaction, notification)?;
             let next = match arrival {
                 Some(Arrival::Undelivered) => {
@@ -457,22 +469,23 @@ fn settle(transaction: &Transaction<'_>, lease: &Lease, finished: &Finished) -> 
         Settlement::RetryAt { due, counts, limited } => {
             (waiting.due, waiting.failures) = (due, lease.failures + u32::from(counts));
             waiting.limited = limited;
-            update_pending(transaction, &waiting)?;
+            still_waits(&waiting, Status::Retrying)?;
             Ok(Settled { status: Status::Retrying, next: Some(waiting.queued()) })
         }
         Settlement::StepDown => {
             waiting.progress.plain = true;
-            update_pending(transaction, &waiting)?;
+            still_waits(&waiting, Status::Retrying)?;
             Ok(Settled { status: Status::Retrying, next: Some(waiting.queued()) })
         }
         Settlement::Hold => {
             waiting.held = true;
-            update_pending(transaction, &waiting)?;
+            still_waits(&waiting, Status::Held)?;
             Ok(Settled { status: Status::Held, next: None })
         }
         Settlement::Failed(reason) => {
             let status = reason.status();
-            end(transaction, &waiting, &End { reason: Some(reason), provider_id, ..End::plain(status, finished.at) })?;
+            let plain = End::plain(status, finished.at, settled(Some(reason)));
+            end(transaction, &waiting, &End { reason: Some(reason), provider_id, ..plain })?;
             // One that expires early, because its next attempt would come too late, leaves its time to the fallback.
             let in_time = reason != FailureReason::Expired || finished.at < lease.expires_at;
             let next = if in_time { queue_fallback(transaction, notification, waiting)? } else { None };
@@ -486,7 +499,7 @@ fn settle(transaction: &Transaction<'_>, lease: &Lease, finished: &Finished) -> 
 
 /// Queues the fallback that follows a delivery which has ended, if there is one left.
 pub(super) fn queue_fallback(
-    transaction: &Transaction<'_>,
+    transaction: &Work<'_>,
     notification: &Notification,
     ended: Waiting,
 ) -> rusqlite::Result<Option<Queued>> {
@@ -503,6 +516,8 @@ pub(super) fn queue_fallback(
         ..ended
     };
     insert_pending(transaction, &next)?;
+    let cause = Cause::FallbackOf(ended.key.ordinal);
+    transaction.note_state(&StateChange::of(&next, Status::Queued, next.due, cause))?;
     Ok(Some(next.queued()))
 }
 
@@ -527,7 +542,7 @@ pub(super) fn update_pending(transaction: &Transaction<'_>, waiting: &Waiting) -
 }
 
 fn expire(
-    transaction: &Transaction<'_>,
+    transaction: &Work<'_>,
     memory: &Memory,
     keys: &[DeliveryKey],
     at: Timestamp,
@@ -542,7 +557,7 @@ fn expire(
             continue;
         }
         let reason = Some(FailureReason::Expired);
-        end(transaction, &waiting, &End { reason, ..End::plain(Status::Expired, at) })?;
+        end(transaction, &waiting, &End { reason, ..End::plain(Status::Expired, at, Cause::Expired) })?;
         if let Some(notification) = notification_by_id(transaction, key.notification)? {
             let_go_of_key(transaction, &notification)?;
         }

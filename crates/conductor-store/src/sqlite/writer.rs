@@ -25,6 +25,7 @@ use super::receipts::Received;
 use super::replays::JobChange;
 use super::retention::{Candidate, Step, UsualCommit};
 use super::statistics::Counts;
+use super::work::Work;
 use super::write;
 
 /// The most commands that one commit takes.
@@ -179,13 +180,13 @@ impl Writer {
     }
 
     fn try_write(&mut self, batch: &[Command]) -> rusqlite::Result<Vec<Effect>> {
-        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let work = Work::new(self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?);
         let mut effects = Vec::with_capacity(batch.len());
         for command in batch {
-            effects.push(write::apply(&transaction, &self.memory, self.fed_through, command)?);
+            effects.push(write::apply(&work, &self.memory, self.fed_through, command)?);
         }
         let began = Instant::now();
-        transaction.commit()?;
+        work.commit()?;
         let took = began.elapsed();
         self.counts.committed(took, batch.len());
         let mut is_usual = true;

@@ -30,7 +30,7 @@ const LATER_SHARE: usize = 4;
 
 impl Default for Capacity {
     fn default() -> Self {
-        Self { shelf: 50_000, shelf_when_scarce: 1_000, lane: 64, all: 2_000_000 }
+        Self { shelf: 50_000, shelf_when_scarce: 1_000, lane: 1_024, all: 2_000_000 }
     }
 }
 

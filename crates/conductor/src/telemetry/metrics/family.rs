@@ -210,7 +210,7 @@ mod tests {
         let mut counter = Family::counter("x_total", "Things.");
         counter.add([("a", Text::Word("one")), ("b", Text::Shared("q\"\\\n".into()))], 7);
         let histogram = Histogram::new(&[0.5, 1.0]);
-        [100, 700, 9_000].map(|millis| histogram.observe(Duration::from_millis(millis)));
+        [100, 700, 9_000].iter().for_each(|millis| histogram.observe(Duration::from_millis(*millis)));
         let mut took = Family::histogram("took_seconds", "How long.");
         took.add([("a", Text::Word("one"))], histogram.distribution());
         let families = [counter, took, Family::gauge("empty", "Nothing."), Family::gauge("on", "Whether.").with(true)];

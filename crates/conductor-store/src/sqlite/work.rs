@@ -1,0 +1,89 @@
+//! One transaction of the writer, and the one place through which every change of a delivery's state passes.
+
+use std::ops::Deref;
+
+use conductor_core::receipts::Report;
+use conductor_core::store::{Finished, NewNotification};
+use conductor_core::{ChannelId, DeliveryKey, FailureReason, NotificationId, Status, TenantId, Timestamp};
+use rusqlite::Transaction;
+
+use super::write::Waiting;
+
+/// A transaction, with what it has to tell of itself. It is rolled back unless it is committed.
+pub(crate) struct Work<'c> {
+    transaction: Transaction<'c>,
+}
+
+impl<'c> Deref for Work<'c> {
+    type Target = Transaction<'c>;
+    fn deref(&self) -> &Transaction<'c> {
+        &self.transaction
+    }
+}
+
+#[allow(dead_code, reason = "what hangs on to the changes reads them")]
+/// What has become of a delivery. Each is noted once, in the transaction that makes it so.
+pub(crate) struct StateChange<'a> {
+    /// Which delivery.
+    pub(crate) key: DeliveryKey,
+    /// Whose.
+    pub(crate) tenant: TenantId,
+    /// Through which channel.
+    pub(crate) channel_id: ChannelId,
+    /// What it is now.
+    pub(crate) status: Status,
+    /// Since when.
+    pub(crate) at: Timestamp,
+    /// Why.
+    pub(crate) cause: Cause<'a>,
+}
+
+#[allow(dead_code, reason = "what hangs on to the changes reads them")]
+/// Why a delivery's state has changed.
+#[derive(Clone, Copy)]
+pub(crate) enum Cause<'a> {
+    /// A caller posted it.
+    Accepted(&'a NewNotification),
+    /// A newer notification with the same `key` took its place.
+    Superseded { by: NotificationId },
+    /// An attempt was made, or given up before it was made. The reason, where it has failed.
+    Settled(&'a Finished, Option<FailureReason>),
+    /// The delivery with this ordinal failed, or did not arrive, and this one follows it.
+    FallbackOf(u8),
+    /// Somebody took it back.
+    Canceled,
+    /// Somebody took a held one as sent.
+    Resolved,
+    /// Somebody had it tried again: this delivery goes on, or is new.
+    Replayed { redirected: bool },
+    /// It was held, and a new delivery through another channel has taken its place.
+    Redirected,
+    /// Its time ran out while it waited.
+    Expired,
+    /// Its provider has reported what became of it.
+    Reported(&'a Report),
+}
+
+impl<'a> StateChange<'a> {
+    /// What has become of a delivery that waits, or did until now.
+    pub(crate) fn of(waiting: &Waiting, status: Status, at: Timestamp, cause: Cause<'a>) -> Self {
+        Self { key: waiting.key, tenant: waiting.tenant, channel_id: waiting.channel_id, status, at, cause }
+    }
+}
+
+impl<'c> Work<'c> {
+    pub(crate) fn new(transaction: Transaction<'c>) -> Self {
+        Self { transaction }
+    }
+
+    /// Every change of a delivery's state passes here.
+    pub(crate) fn note_state(&self, change: &StateChange<'_>) -> rusqlite::Result<()> {
+        let _ = change;
+        Ok(())
+    }
+
+    /// Makes all that was written and noted last.
+    pub(crate) fn commit(self) -> rusqlite::Result<()> {
+        self.transaction.commit()
+    }
+}
