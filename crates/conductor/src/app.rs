@@ -57,6 +57,7 @@ impl App {
         let started_at = clock.now();
         let metrics = Metrics::new();
         metrics.follow(registry.channel_types());
+        metrics.configuration.begun(1, started_at);
         Self {
             store,
             clock,

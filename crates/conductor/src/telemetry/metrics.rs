@@ -13,10 +13,12 @@ use family::{Family, Text};
 use requests::Requests;
 use table::{Meters, Owner, Table, observe};
 
+mod configuration;
 pub mod family;
 mod requests;
 mod table;
 
+pub use configuration::ConfigurationMetrics;
 pub use table::{OTHER, REMOVED, TENANTS_MAX};
 
 /// Everything that is counted.
@@ -27,6 +29,8 @@ pub struct Metrics {
     under_way: AtomicU64,
     removed: AtomicU64,
     redacted: AtomicU64,
+    /// Which configuration is in use, and how reloads go.
+    pub configuration: ConfigurationMetrics,
     /// Spans that could not be exported.
     pub spans_dropped: Arc<AtomicU64>,
     /// Requests to a collector that were given up.
@@ -169,7 +173,7 @@ impl Metrics {
         let dropped = Family::counter("conductor_telemetry_spans_dropped_total", "Spans that were not exported.");
         let exports =
             Family::counter("conductor_telemetry_exports_failed_total", "Exports over OTLP that were given up.");
-        vec![
+        let mut families = vec![
             accepted,
             attempts,
             sent,
@@ -183,7 +187,9 @@ impl Metrics {
             dropped.with(now(&self.spans_dropped)),
             exports.with(now(&self.exports_failed)),
             self.requests.family(),
-        ]
+        ];
+        families.extend(self.configuration.families());
+        families
     }
 }
 
@@ -223,7 +229,7 @@ mod tests {
         metrics.sent(tenant(1), "log", Duration::ZERO);
         let after = text(&metrics);
         assert!(after.contains(&format!("{one} 2\n")) && !after.contains(&two), "{after}");
-        assert!(!after.contains(REMOVED) && !after.contains(OTHER), "{after}");
+        assert!(!after.contains("\"removed\"") && !after.contains("\"other\""), "{after}");
     }
 
     #[test]

@@ -50,8 +50,9 @@ impl Sampler {
             return parent.sampled;
         }
         // The last 56 bits are those that are random in every trace, so that all who are asked decide alike.
-        let random = (trace.get() & ((1 << 56) - 1)) as f64;
-        random < self.ratio * (1_u64 << 56) as f64
+        const RANDOM: u64 = 1 << 56;
+        let random = trace.get() % u128::from(RANDOM);
+        random < u128::from((self.ratio * RANDOM as f64) as u64)
     }
 }
 
