@@ -64,3 +64,36 @@ fn free_bytes(path: &Path) -> Option<u64> {
     let disk = rustix::fs::statvfs(path).ok()?;
     Some(disk.f_bavail.saturating_mul(disk.f_frsize))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use conductor_core::{ManualClock, Store as _, StoreError, Timestamp};
+    use std::sync::Arc;
+
+    #[tokio::test]
+    async fn commits_and_failures_are_counted_and_the_files_are_measured() {
+        let directory = tempfile::tempdir().unwrap();
+        let clock = Arc::new(ManualClock::at(Timestamp::from_millis(7)));
+        let store = SqliteStore::open(directory.path(), clock).unwrap();
+        let fresh = store.statistics();
+        assert_eq!((fresh.commit_time.count(), fresh.written, fresh.failed, fresh.waiting), (0, 0, 0, 0));
+        for _ in 0..3 {
+            store.ping().await.unwrap();
+        }
+        let after = store.statistics();
+        assert_eq!((after.commit_time.count(), after.written, after.failed), (3, 3, 0));
+        assert!(after.file_bytes > 0 && after.log_bytes > 0 && after.free_bytes.is_some_and(|bytes| bytes > 0));
+        assert!(!after.is_failing && !after.is_damaged);
+        store.damage.met("as the test wants it");
+        assert!(store.statistics().is_damaged);
+        store.counts.failed();
+        assert_eq!(store.statistics().failed, 1);
+        store.close().await;
+        assert_eq!(
+            store.ping().await,
+            Err(StoreError::Failed("its file is damaged; see what was logged before".into()))
+        );
+        assert_eq!(store.statistics().waiting, 0);
+    }
+}

@@ -33,6 +33,7 @@ impl Desk {
                 fed_through: None,
                 failing: Arc::default(),
                 damage: Arc::default(),
+                counts: Arc::default(),
                 usual_commit: UsualCommit::default(),
             },
             _directory: directory,

@@ -116,6 +116,10 @@ pub(crate) struct BatchRequest {
         ("Conductor-Hops" = Option<u32>, Header,
             description = "Stands in what a webhook channel sends. 1 or more is refused: the request was caused by a \
                 notification of Conductor itself."),
+        ("traceparent" = Option<String>, Header,
+            description = "Where the request belongs in a trace (W3C Trace Context): kept with the notification, and \
+                passed on to webhooks. An invalid one is passed over.",
+            example = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
     ),
     request_body(content = NotificationRequest, content_type = "application/json"),
     responses(
@@ -334,6 +338,10 @@ fn read_request(reader: &mut Reader<'_>) -> SendRequest {
         ("Conductor-Hops" = Option<u32>, Header,
             description = "Stands in what a webhook channel sends. 1 or more is refused: the request was caused by a \
                 notification of Conductor itself."),
+        ("traceparent" = Option<String>, Header,
+            description = "Where the request belongs in a trace (W3C Trace Context): kept with the notification, and \
+                passed on to webhooks. An invalid one is passed over.",
+            example = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
     ),
     request_body(content = BatchRequest, content_type = "application/json"),
     responses(

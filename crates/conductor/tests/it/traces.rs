@@ -107,7 +107,7 @@ async fn a_request_and_its_attempts_are_spans_of_the_callers_trace() {
         assert_eq!(received.header("traceparent"), format!("00-{TRACE}-{}-01", hex(&span.span_id)));
         assert_eq!(text(&span.attributes, "conductor.attempt"), number.to_string());
         assert_eq!(text(&span.attributes, "conductor.tenant.id"), TENANT_A);
-        assert_eq!(span.start_time_unix_nano / 1_000_000_000, request.start_time_unix_nano / 1_000_000_000);
+        assert!(span.start_time_unix_nano >= request.start_time_unix_nano);
         assert!(span.end_time_unix_nano > span.start_time_unix_nano);
     }
     assert_eq!(text(&attempts[0].attributes, "conductor.outcome"), "retryable");
