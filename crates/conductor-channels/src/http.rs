@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use conductor_core::Timestamp;
 use http::StatusCode;
 use http_body_util::{BodyExt as _, Full};
 use ipnet::IpNet;
@@ -24,10 +25,12 @@ pub use request::{Request, below, check_url, place};
 pub use web_socket::{WebSocket, WebSocketError};
 
 use guard::Guard;
+use heard::Heard;
 
 mod answer;
 mod error;
 mod guard;
+mod heard;
 mod request;
 mod socket;
 #[cfg(test)]
@@ -55,12 +58,14 @@ struct Shared {
     lookup: Arc<dyn Lookup>,
     tls: Arc<OnceCell<ClientConfig>>,
     clients: Mutex<HashMap<Vec<IpNet>, Weak<Clients>>>,
+    heard: Arc<Heard>,
 }
 
 /// The clients of one list of allowed networks, each made by the first request that needs it: loading the
 /// certificate authorities takes milliseconds and megabytes that a server without HTTPS targets never spends.
 struct Clients {
     guard: Arc<Guard>,
+    heard: Arc<Heard>,
     tls: Arc<OnceCell<ClientConfig>>,
     plain: OnceCell<reqwest::Client>,
     secure: OnceCell<reqwest::Client>,
@@ -82,7 +87,7 @@ impl HttpClients {
 
     /// The same, with names looked up in another way.
     pub fn with_lookup(lookup: Arc<dyn Lookup>) -> Self {
-        Self(Arc::new(Shared { lookup, tls: Arc::default(), clients: Mutex::default() }))
+        Self(Arc::new(Shared { lookup, tls: Arc::default(), clients: Mutex::default(), heard: Arc::default() }))
     }
 
     /// The same, with this authority and no other.
@@ -107,6 +112,7 @@ impl HttpClients {
         }
         let clients = Arc::new(Clients {
             guard: Arc::new(Guard::new(allowed.clone(), Arc::clone(&self.0.lookup))),
+            heard: Arc::clone(&self.0.heard),
             tls: Arc::clone(&self.0.tls),
             plain: OnceCell::new(),
             secure: OnceCell::new(),
@@ -114,6 +120,11 @@ impl HttpClients {
         });
         known.insert(allowed, Arc::downgrade(&clients));
         HttpClient(clients)
+    }
+
+    /// What time it is by the last provider who said so, to the second; none where none has.
+    pub fn providers_time(&self) -> Option<Timestamp> {
+        self.0.heard.now()
     }
 }
 
@@ -142,7 +153,10 @@ impl HttpClient {
             answer.map_err(|error| HttpError::from_client(error, place.clone(), written.load(Ordering::SeqCst)))
         };
         match timeout_at(deadline, exchange).await {
-            Ok(Ok(answer)) => Ok(read(answer, deadline).await),
+            Ok(Ok(answer)) => {
+                self.0.heard.note(answer.headers());
+                Ok(read(answer, deadline).await)
+            }
             Ok(Err(error)) => Err(error),
             Err(_) => Err(HttpError::late(place, timeout, written.load(Ordering::SeqCst))),
         }

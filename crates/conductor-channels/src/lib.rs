@@ -30,7 +30,7 @@ pub mod mattermost;
 pub mod ntfy;
 mod push;
 pub mod pushover;
-mod secret_url;
+pub mod secret_url;
 pub mod slack;
 pub mod sms;
 pub mod teams;

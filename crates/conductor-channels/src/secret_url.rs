@@ -31,7 +31,7 @@ impl SecretUrl {
         if url.path() == "/" && url.query().is_none() {
             return Err("ends behind the host; expected the webhook's whole address");
         }
-        let hidden = sorted(parts(&url));
+        let hidden = hidden(&url);
         Ok(Self { url, hidden })
     }
 
@@ -80,6 +80,11 @@ pub(crate) fn sorted(mut parts: Vec<String>) -> Vec<String> {
     parts.sort_unstable_by_key(|text| std::cmp::Reverse(text.len()));
     parts.dedup();
     parts
+}
+
+/// What an error about this URL must not repeat.
+pub fn hidden(url: &Url) -> Vec<String> {
+    sorted(parts(url))
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
-use conductor_core::signature::SigningKey;
+use conductor_core::signature::{SigningKey, sign_with_all};
 use conductor_core::{Channel, Limits, Message, Problems, Receipt, Secret, SendError, SendErrorKind};
 use http::header::USER_AGENT;
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -161,27 +161,13 @@ impl Webhook {
         let body = serde_json::to_vec(&self.body(message)).expect("a JSON value can always be written");
         let id = message.part_id().to_string();
         let seconds = self.context.clock.now().seconds();
-        let signature = self.key.as_ref().map(|key| key.sign(&id, seconds, &body));
-        let mut request = Request::post(self.url.clone()).timeout(self.context.request_timeout()).json_bytes(body);
+        let mut request = Request::post(self.url.clone()).timeout(self.context.request_timeout());
         request.headers.extend(self.headers.clone());
-        let agent = HeaderValue::from_static(concat!("Conductor/", env!("CARGO_PKG_VERSION")));
-        let id = HeaderValue::try_from(id).expect("a UUID is a header's value");
-        request = request
-            .header(USER_AGENT, agent)
-            .header(HeaderName::from_static(HOPS), HeaderValue::from(1))
-            .header(HeaderName::from_static("webhook-id"), id)
-            .header(HeaderName::from_static("webhook-timestamp"), HeaderValue::from(seconds));
         if let Some(trace) = message.trace {
             let trace = HeaderValue::try_from(trace.to_string()).expect("hexadecimal digits are a header's value");
             request = request.header(HeaderName::from_static(TRACEPARENT), trace);
         }
-        match signature {
-            Some(signature) => {
-                let value = HeaderValue::try_from(signature).expect("base64 is a header's value");
-                request.header(HeaderName::from_static("webhook-signature"), value)
-            }
-            None => request,
-        }
+        signed(request, self.key.as_slice(), &id, seconds, body)
     }
 
     fn body(&self, message: &Message) -> serde_json::Value {
@@ -223,6 +209,27 @@ impl Webhook {
         }
         let hidden: Vec<&str> = self.hidden.iter().map(String::as_str).collect();
         response.error(kind, &hidden)
+    }
+}
+
+/// Adds a body and the headers of Standard Webhooks, signed with each of these keys. `id` is a UUID, `seconds` the time
+/// since the Unix epoch.
+pub fn signed(request: Request, keys: &[SigningKey], id: &str, seconds: i64, body: Vec<u8>) -> Request {
+    let agent = HeaderValue::from_static(concat!("Conductor/", env!("CARGO_PKG_VERSION")));
+    let signature = (!keys.is_empty()).then(|| sign_with_all(keys, id, seconds, &body));
+    let id = HeaderValue::try_from(id).expect("a UUID is a header's value");
+    let request = request
+        .json_bytes(body)
+        .header(USER_AGENT, agent)
+        .header(HeaderName::from_static(HOPS), HeaderValue::from(1))
+        .header(HeaderName::from_static("webhook-id"), id)
+        .header(HeaderName::from_static("webhook-timestamp"), HeaderValue::from(seconds));
+    match signature {
+        Some(signature) => {
+            let value = HeaderValue::try_from(signature).expect("base64 is a header's value");
+            request.header(HeaderName::from_static("webhook-signature"), value)
+        }
+        None => request,
     }
 }
 

@@ -77,6 +77,35 @@ id! {
     ReplayId
 }
 
+id! {
+    /// Where a tenant's callbacks are posted: a tenant and a URL.
+    EndpointId
+}
+
+id! {
+    /// One callback to one endpoint: its `webhook-id`, the same in every attempt.
+    CallbackId
+}
+
+/// The name space of endpoints' ids.
+const ENDPOINT_NAMESPACE: Uuid = Uuid::from_u128(0x3c0d_91f7_2b6e_5d48_8a15_c4f0_77e2_6b19);
+
+impl EndpointId {
+    /// UUIDv5 of tenant and URL, so that a restart or a reload finds what waits for it.
+    pub fn derive(tenant: TenantId, url: &str) -> Self {
+        Self(Uuid::new_v5(&ENDPOINT_NAMESPACE, format!("{tenant}\u{1f}{url}").as_bytes()))
+    }
+}
+
+impl CallbackId {
+    /// Derived from what is told to whom and when: the endpoint's callback with this number, about a notification or a
+    /// channel. The time tells it from that of another store, which counts from the beginning too.
+    pub fn derive(endpoint: EndpointId, number: i64, about: &[u8; 16], at: Timestamp) -> Self {
+        let text = format!("{number}\u{1f}{}\u{1f}{}", Uuid::from_bytes(*about), at.millis());
+        Self(Uuid::new_v5(&endpoint.0, text.as_bytes()))
+    }
+}
+
 /// The name space of channel ids that are derived because the configuration gives none.
 const CHANNEL_NAMESPACE: Uuid = Uuid::from_u128(0x6f0e_8d5c_3f1b_5c0a_9d2e_b7a4_51c8_e603);
 
@@ -117,6 +146,27 @@ mod tests {
         assert_ne!(id, ChannelId::derive(tenant, "webhook", "default"));
         assert_ne!(id, ChannelId::derive(tenant, "log", "alerts"));
         assert_eq!(id.uuid().get_version_num(), 5);
+    }
+
+    #[test]
+    fn an_id_of_a_callback_depends_on_all_that_it_stands_for() {
+        let tenant = |number| TenantId::new(Uuid::from_u128(number));
+        let endpoint = EndpointId::derive(tenant(1), "https://a.example/");
+        assert_eq!(endpoint, EndpointId::derive(tenant(1), "https://a.example/"));
+        let other = EndpointId::derive(tenant(2), "https://a.example/");
+        assert_ne!(other, endpoint);
+        assert_ne!(endpoint, EndpointId::derive(tenant(1), "https://a.example/b"));
+        let (now, later) = (Timestamp::ZERO, Timestamp::from_millis(1));
+        let ids = [
+            CallbackId::derive(endpoint, 1, &[7; 16], now),
+            CallbackId::derive(other, 1, &[7; 16], now),
+            CallbackId::derive(endpoint, 2, &[7; 16], now),
+            CallbackId::derive(endpoint, 1, &[8; 16], now),
+            CallbackId::derive(endpoint, 1, &[7; 16], later),
+        ];
+        assert_eq!(ids[0], CallbackId::derive(endpoint, 1, &[7; 16], now));
+        let different: std::collections::HashSet<_> = ids.iter().collect();
+        assert_eq!(different.len(), ids.len());
     }
 
     #[test]

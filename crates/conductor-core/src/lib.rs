@@ -3,6 +3,7 @@
 //! Nothing here does I/O, reads a clock or draws a random number: whatever depends on the time or on chance gets it
 //! as an argument. That keeps every decision testable as a table.
 
+pub mod callbacks;
 pub mod channel;
 pub mod delivery;
 pub mod histogram;
@@ -21,12 +22,13 @@ pub mod store;
 pub mod time;
 pub mod trace;
 
+pub use callbacks::Callbacks;
 pub use channel::{
     Channel, Health, Limits, Message, Receipt, Scope, SendError, SendErrorKind, Standing, TextLimit, Unit,
 };
 pub use delivery::{Attempt, DeliveryKey, FailureReason, Outcome, Status};
 pub use histogram::{Distribution, Histogram};
-pub use id::{ChannelId, DeliveryId, NotificationId, ReplayId, TenantId};
+pub use id::{CallbackId, ChannelId, DeliveryId, EndpointId, NotificationId, ReplayId, TenantId};
 pub use notification::{Draft, Fallback, Format, Notification, Priority};
 pub use problem::{Problem, Problems};
 pub use rate::Rate;

@@ -1,7 +1,11 @@
 //! Keeps Conductor's notifications. One engine so far: SQLite, which needs nothing but a file.
 
 mod migrate;
+mod room;
 mod sqlite;
 
 pub use migrate::MigrateError;
-pub use sqlite::{OpenError, SqliteStore};
+pub use room::Room;
+pub use sqlite::{
+    Contents, Copied, CopyError, Inspection, OpenError, Soundness, SqliteStore, back_up, inspect, look_through, restore,
+};

@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicUsize;
 
 use arc_swap::ArcSwap;
 use conductor_channels::Plugin;
-use conductor_core::{Clock, Store, Timestamp};
+use conductor_core::{Clock, Store, StoreError, Timestamp};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
@@ -73,6 +73,15 @@ impl App {
             stop,
             registry: ArcSwap::from_pointee(registry),
         }
+    }
+
+    /// From now on the store keeps callbacks for the endpoints of the configuration as it is now. To be called whenever
+    /// that has been changed.
+    ///
+    /// # Errors
+    /// The store cannot write: whoever sends the callbacks tries it again.
+    pub async fn subscribe(&self) -> Result<(), StoreError> {
+        self.store.subscribe(self.registry().subscriptions()).await
     }
 
     /// The configuration now. Take it once for a request or an attempt and pass it down.

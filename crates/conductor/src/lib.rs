@@ -3,6 +3,7 @@
 pub mod accept;
 pub mod api;
 pub mod app;
+pub mod callbacks;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -7,16 +7,19 @@ use std::time::Duration;
 
 use conductor_channels::http::{HttpClients, below};
 use conductor_channels::{ChannelContext, Plugin};
+use conductor_core::callbacks::Subscriptions;
 use conductor_core::{
-    Channel, ChannelId, Clock, Health, Keep, Limits, Rate, Retention, RetryPolicy, Standing, TenantId,
+    Channel, ChannelId, Clock, EndpointId, Health, Keep, Limits, Rate, Retention, RetryPolicy, Standing, TenantId,
 };
 use ring::digest::{SHA256, digest};
 use url::Url;
 
 use crate::config::{ChannelConfig, Configuration, Lasting, TenantConfig};
+use crate::registry::endpoint::Endpoint;
 use crate::registry::flow::Flow;
 use crate::registry::limit::RequestLimit;
 
+pub mod endpoint;
 pub mod flow;
 pub mod limit;
 
@@ -26,6 +29,7 @@ pub struct Registry {
     keys: HashMap<KeyHash, TenantId>,
     admin: Option<KeyHash>,
     channels: HashMap<ChannelId, Arc<LiveChannel>>,
+    endpoints: HashMap<EndpointId, Arc<Endpoint>>,
     retention: Arc<Retention>,
 }
 
@@ -46,6 +50,8 @@ pub struct Tenant {
     pub queued: Option<u64>,
     /// Its channels in the order of the configuration.
     pub channels: Vec<Arc<LiveChannel>>,
+    /// Where it hears of state changes, in the order of the configuration.
+    pub endpoints: Vec<Arc<Endpoint>>,
 }
 
 /// A configured channel with its plugin's live connection.
@@ -103,20 +109,24 @@ impl Registry {
         let admin = configuration.admin_key.map(|key| hash(key.expose()));
         let retention = Arc::new(retention(configuration.keep, &configuration.tenants));
         let (tenants, keys) = (HashMap::new(), HashMap::new());
-        let mut registry = Self { tenants, keys, admin, channels: HashMap::new(), retention };
+        let (channels_by_id, endpoints) = (HashMap::new(), HashMap::new());
+        let mut registry = Self { tenants, keys, admin, channels: channels_by_id, endpoints, retention };
         for tenant in configuration.tenants {
             let channels = channels.remove(&tenant.id).unwrap_or_default();
-            registry.add(tenant, channels);
+            let endpoints = tenant.callbacks.iter().map(|each| Endpoint::new(tenant.id, each, http).map(Arc::new));
+            let endpoints = endpoints.collect::<Result<_, _>>()?;
+            registry.add(tenant, channels, endpoints);
         }
         Ok(registry)
     }
 
-    fn add(&mut self, config: TenantConfig, channels: Vec<Arc<LiveChannel>>) {
+    fn add(&mut self, config: TenantConfig, channels: Vec<Arc<LiveChannel>>, endpoints: Vec<Arc<Endpoint>>) {
         let TenantConfig { id, name, keys, weight, requests, queued, .. } = config;
         self.keys.extend(keys.iter().map(|key| (hash(key.expose()), id)));
         self.channels.extend(channels.iter().map(|channel| (channel.id, Arc::clone(channel))));
+        self.endpoints.extend(endpoints.iter().map(|endpoint| (endpoint.id, Arc::clone(endpoint))));
         let requests = requests.map(RequestLimit::new);
-        self.tenants.insert(id, Arc::new(Tenant { id, name, weight, requests, queued, channels }));
+        self.tenants.insert(id, Arc::new(Tenant { id, name, weight, requests, queued, channels, endpoints }));
     }
 
     /// The tenant that this key belongs to. Costs the same however many tenants there are.
@@ -148,6 +158,18 @@ impl Registry {
     /// A channel, whoever it belongs to: for the dispatcher.
     pub fn channel(&self, id: ChannelId) -> Option<&Arc<LiveChannel>> {
         self.channels.get(&id)
+    }
+
+    /// Where a tenant hears of state changes: for those who post there.
+    pub fn endpoint(&self, id: EndpointId) -> Option<&Arc<Endpoint>> {
+        self.endpoints.get(&id)
+    }
+
+    /// Who wants to hear what.
+    pub fn subscriptions(&self) -> Subscriptions {
+        let mut subscriptions = Subscriptions::default();
+        self.endpoints.values().for_each(|endpoint| subscriptions.add(endpoint.tenant, endpoint.subscription()));
+        subscriptions
     }
 
     /// How long ended notifications are kept.

@@ -23,7 +23,7 @@ use crate::dispatch::Bounds;
 use crate::export::Exporter;
 use crate::ids::IdGenerator;
 use crate::registry::Registry;
-use crate::{api, dispatch, janitor, replays};
+use crate::{api, callbacks, dispatch, janitor, replays};
 
 pub mod limits;
 
@@ -112,14 +112,17 @@ impl Server {
         let mut app = App::new(Arc::new(store), clock, ids, plugins, registry, stop.clone());
         let exporter = exported.map(|settings| Exporter::of(&mut app, settings, &http));
         let app = Arc::new(app);
-        let exports = (TaskTracker::new(), CancellationToken::new());
-        if let Some(exporter) = exporter {
-            exports.0.spawn(exporter.run(Arc::clone(&app), exports.1.clone()));
+        let exports = exporting(&app, exporter);
+        if let Err(error) = app.subscribe().await {
+            tracing::warn!(%error, "Who wants callbacks could not be written; it is tried again");
         }
         let (work, connections) = (TaskTracker::new(), TaskTracker::new());
-        let bounds = Bounds { descriptors: limits.left_for_attempts(), ..Bounds::default() };
+        let left = limits.left_for_attempts();
+        let slots = callbacks::slots(left);
+        let bounds = Bounds { descriptors: left.saturating_sub(slots), ..Bounds::default() };
         work.spawn(dispatch::run(Arc::clone(&app), bounds, work.clone(), stop.clone()));
         work.spawn(janitor::run(Arc::clone(&app), stop.clone(), latest.map(NotificationId::made_at)));
+        work.spawn(callbacks::run(Arc::clone(&app), slots, stop.clone()));
         work.spawn(replays::run(Arc::clone(&app), stop.clone()));
         let router = api::router(Arc::clone(&app));
         connections.spawn(listen::run(listener, router, limits, connections.clone(), stop.clone()));
@@ -177,6 +180,15 @@ impl Server {
         // It ends by itself in less than a few seconds, whatever the collector does.
         tokio::join!(exporting.wait(), self.app.store.close());
     }
+}
+
+/// Begins to export, where that is asked for. The token ends it.
+fn exporting(app: &Arc<App>, exporter: Option<Exporter>) -> (TaskTracker, CancellationToken) {
+    let (exporting, end) = (TaskTracker::new(), CancellationToken::new());
+    if let Some(exporter) = exporter {
+        exporting.spawn(exporter.run(Arc::clone(app), end.clone()));
+    }
+    (exporting, end)
 }
 
 fn into_async(listener: std::net::TcpListener) -> std::io::Result<TcpListener> {

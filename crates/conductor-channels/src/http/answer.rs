@@ -100,7 +100,7 @@ pub fn wait(seconds: f64) -> Option<Duration> {
 }
 
 /// The three forms that RFC 9110 wants understood: that of RFC 5322, that of RFC 850 and that of C's `asctime`.
-fn http_date(text: &str) -> Option<Timestamp> {
+pub(super) fn http_date(text: &str) -> Option<Timestamp> {
     if let Ok(time) = jiff::fmt::rfc2822::parse(text) {
         return Some(Timestamp::from_millis(time.timestamp().as_millisecond()));
     }

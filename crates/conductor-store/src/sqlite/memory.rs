@@ -9,6 +9,8 @@ use conductor_core::store::Queued;
 use conductor_core::{ChannelId, DeliveryKey, Notification, NotificationId, TenantId, Timestamp};
 use serde_json::Value;
 
+use super::callbacks::Marks;
+
 /// The most waiting deliveries that are kept for hand-over; more are found by a scan.
 const ARRIVALS_MAX: usize = 50_000;
 /// The most deliveries that a scan may miss while it reads without having to go back for them.
@@ -19,7 +21,11 @@ const FRESH_MAX_BYTES: usize = 16 * 1024 * 1024;
 
 /// The state under its lock. Held for moments only, never across I/O.
 #[derive(Debug, Default)]
-pub(crate) struct Memory(Mutex<State>);
+pub(crate) struct Memory {
+    state: Mutex<State>,
+    /// See [`Marks`].
+    pub(crate) callbacks: Marks,
+}
 
 #[derive(Debug)]
 pub(crate) struct State {
@@ -127,7 +133,7 @@ impl Default for State {
 
 impl Memory {
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -22,7 +22,11 @@ use rusqlite::{Connection, OptionalExtension};
 use tokio::sync::{Mutex, Notify, Semaphore, oneshot};
 
 use change::{Change, ChangeKind};
+pub use contents::Contents;
+pub use copies::{Copied, CopyError, back_up, restore};
 use damage::Damage;
+pub(crate) use damage::is_damage;
+pub use inspect::{Inspection, Soundness, inspect, look_through};
 use memory::{Hold, Memory};
 pub use opening::OpenError;
 use read::{PageRequest, Readers, Scanned};
@@ -31,12 +35,16 @@ use statistics::Counts;
 use write::Waiting;
 use writer::{Command, Envelope, Reply, Writer};
 
+mod callbacks;
 mod change;
+mod contents;
+mod copies;
 mod damage;
 #[cfg(test)]
 mod damage_tests;
 #[cfg(test)]
 mod fault_tests;
+mod inspect;
 mod memory;
 mod opening;
 mod read;

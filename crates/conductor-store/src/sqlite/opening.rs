@@ -2,12 +2,17 @@
 
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use rusqlite::Connection;
 use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags};
 
-use super::{damage, retention};
-use crate::migrate::{MigrateError, migrate, refuse_foreign};
+use super::{LOCK_FILE, damage, retention};
+use crate::migrate::{MigrateError, migrate, refuse_foreign, version};
+
+/// A command that looks whether the store has an owner takes the lock for an instant. So long a start waits for that.
+const LOCK_PATIENCE: Duration = Duration::from_millis(250);
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 /// Why a store could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -48,7 +53,7 @@ impl OpenError {
 }
 
 /// Opens the file for the writer, making it if it is missing, and brings its tables up to date. One that is not
-/// Conductor's or not sound is refused, and left as it is.
+/// Conductor's, of a newer version or not sound is refused, and left as it is.
 pub(crate) fn connect(path: &Path) -> Result<Connection, OpenError> {
     let engine = |error| OpenError::of_engine(path, error);
     let mut connection = examine(path)?;
@@ -67,23 +72,59 @@ pub(crate) fn examine(path: &Path) -> Result<Connection, OpenError> {
     sound(damage::of_files(path).map_err(file)?)?;
     keep_private(path).map_err(file)?;
     let connection = Connection::open(path).map_err(engine)?;
-    // A log with something in it stays; one that is empty goes when the file is closed.
-    let has_log = damage::log_of(path).metadata().is_ok_and(|log| log.len() > 0);
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, has_log).map_err(engine)?;
+    leave_log(&connection, path).map_err(engine)?;
     refuse_foreign(&connection).map_err(|error| OpenError::of_migration(path, error))?;
+    version(&connection).map_err(|error| OpenError::of_migration(path, error))?;
     sound(damage::of_content(&connection).map_err(engine)?)?;
     Ok(connection)
+}
+
+/// Opens a file that is there for reading alone, also while a server writes it. Of one that no server owns the log is
+/// looked at first: the engine would pass over one that is damaged.
+pub(crate) fn look_into(path: &Path) -> Result<Connection, OpenError> {
+    let file = |error| OpenError::Io(path.to_owned(), error);
+    let engine = |error| OpenError::of_engine(path, error);
+    // A log that is being written looks damaged to whoever reads it meanwhile.
+    if let Some(what) = damage::of_files(path).map_err(file)?
+        && !path.parent().is_some_and(is_owned)
+    {
+        return Err(OpenError::Damaged(path.to_owned(), what));
+    }
+    // Who may not write cannot take away, when the file is closed, what the engine made beside it to read it.
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags).map_err(engine)?;
+    leave_log(&connection, path).map_err(engine)?;
+    let settings = "PRAGMA query_only = 1; PRAGMA busy_timeout = 5000; PRAGMA temp_store = MEMORY";
+    connection.execute_batch(settings).map_err(engine)?;
+    refuse_foreign(&connection).map_err(|error| OpenError::of_migration(path, error))?;
+    Ok(connection)
+}
+
+/// A log with something in it stays when the file is closed; one that is empty goes.
+fn leave_log(connection: &Connection, path: &Path) -> rusqlite::Result<()> {
+    let has_log = damage::log_of(path).metadata().is_ok_and(|log| log.len() > 0);
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, has_log).map(drop)
 }
 
 /// Takes the store for this process, as long as the file is held.
 pub(crate) fn lock(path: &Path) -> Result<File, OpenError> {
     let file = File::options().create(true).truncate(false).write(true).open(path);
     let file = file.map_err(|error| OpenError::Io(path.to_owned(), error))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(OpenError::Locked(path.to_owned())),
-        Err(TryLockError::Error(error)) => Err(OpenError::Io(path.to_owned(), error)),
+    let begin = Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if begin.elapsed() < LOCK_PATIENCE => std::thread::sleep(LOCK_PAUSE),
+            Err(TryLockError::WouldBlock) => return Err(OpenError::Locked(path.to_owned())),
+            Err(TryLockError::Error(error)) => return Err(OpenError::Io(path.to_owned(), error)),
+        }
     }
+}
+
+/// Whether a process owns the store in this directory. Makes nothing.
+pub(crate) fn is_owned(directory: &Path) -> bool {
+    let lock = File::open(directory.join(LOCK_FILE));
+    lock.is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)))
 }
 
 /// Makes the file, if it is missing, so that only its owner can read it: it holds people's messages.

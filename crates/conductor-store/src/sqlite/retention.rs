@@ -14,7 +14,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction};
 
 use super::write::delete_live_key;
 use super::writer::{Command, Effect};
-use super::{SqliteStore, rows};
+use super::{SqliteStore, callbacks, rows};
 
 /// The most rows that one step looks at.
 const LOOK_MAX: usize = 2_000;
@@ -383,6 +383,7 @@ fn untie(transaction: &Transaction<'_>, id: NotificationId) -> rusqlite::Result<
 
 fn remove(transaction: &Transaction<'_>, id: NotificationId) -> rusqlite::Result<bool> {
     let Some(ties) = untie(transaction, id)? else { return Ok(false) };
+    callbacks::redact(transaction, id)?;
     for sql in [
         "DELETE FROM receipt WHERE notification = ?1",
         "DELETE FROM ended WHERE notification = ?1",
@@ -401,6 +402,7 @@ fn redact(transaction: &Transaction<'_>, id: NotificationId, now: Timestamp) -> 
                redacted_at = ?3 WHERE id = ?1 AND redacted_at IS NULL";
     let row = (id.bytes(), ties.fallback.as_deref().and_then(without_targets), now.millis());
     let changed = transaction.prepare_cached(sql)?.execute(row)?;
+    callbacks::redact(transaction, id)?;
     for sql in [
         "UPDATE ended SET target = NULL WHERE notification = ?1 AND target IS NOT NULL",
         "UPDATE receipt SET detail = NULL WHERE notification = ?1 AND detail IS NOT NULL",
@@ -450,12 +452,17 @@ fn pragma(connection: &Connection, sql: &str) -> rusqlite::Result<u64> {
 /// What `PRAGMA auto_vacuum` says where pages can be given back step by step.
 const INCREMENTAL: u64 = 2;
 
+/// Whether the file gives empty room back to the file system.
+pub(crate) fn is_compactable(connection: &Connection) -> rusqlite::Result<bool> {
+    Ok(pragma(connection, "PRAGMA auto_vacuum")? == INCREMENTAL)
+}
+
 /// A file that was made before pages could be given back is rewritten once, if that takes no long time.
 pub(crate) fn make_compactable(connection: &Connection) -> rusqlite::Result<()> {
-    let number = |sql| pragma(connection, sql);
-    if number("PRAGMA auto_vacuum")? == INCREMENTAL {
+    if is_compactable(connection)? {
         return Ok(());
     }
+    let number = |sql| pragma(connection, sql);
     let bytes = number("PRAGMA page_count")?.saturating_mul(number("PRAGMA page_size")?);
     if bytes > REWRITE_MAX_BYTES {
         tracing::info!(

@@ -1,5 +1,6 @@
 //! One transaction of the writer, and the one place through which every change of a delivery's state passes.
 
+use std::cell::RefCell;
 use std::ops::Deref;
 
 use conductor_core::receipts::Report;
@@ -7,11 +8,15 @@ use conductor_core::store::{Finished, NewNotification};
 use conductor_core::{ChannelId, DeliveryKey, FailureReason, NotificationId, Status, TenantId, Timestamp};
 use rusqlite::Transaction;
 
+use super::callbacks::{self, Moved};
+use super::memory::Memory;
 use super::write::Waiting;
 
 /// A transaction, with what it has to tell of itself. It is rolled back unless it is committed.
 pub(crate) struct Work<'c> {
     transaction: Transaction<'c>,
+    /// What the present command has changed, in order.
+    moved: RefCell<Vec<Moved>>,
 }
 
 impl<'c> Deref for Work<'c> {
@@ -73,13 +78,23 @@ impl<'a> StateChange<'a> {
 
 impl<'c> Work<'c> {
     pub(crate) fn new(transaction: Transaction<'c>) -> Self {
-        Self { transaction }
+        Self { transaction, moved: RefCell::default() }
     }
 
     /// Every change of a delivery's state passes here.
     pub(crate) fn note_state(&self, change: &StateChange<'_>) -> rusqlite::Result<()> {
-        let _ = change;
+        self.moved.borrow_mut().push(Moved::from(change));
         Ok(())
+    }
+
+    /// Makes the callbacks of what one command has noted: what it has brought each notification to is known at its end.
+    pub(crate) fn tell(&self, memory: &Memory) -> rusqlite::Result<()> {
+        let mut moved = self.moved.take();
+        let told = callbacks::tell(self, memory, &moved);
+        moved.clear();
+        // It goes back with the room that it has.
+        self.moved.replace(moved);
+        told
     }
 
     /// Makes all that was written and noted last.

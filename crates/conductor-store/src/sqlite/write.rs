@@ -14,7 +14,7 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use super::memory::Memory;
 use super::work::{Cause, StateChange, Work};
 use super::writer::{Command, Effect};
-use super::{change, receipts, replays, retention, rows};
+use super::{callbacks, change, receipts, replays, retention, rows};
 
 /// Does one command within the transaction.
 pub(crate) fn apply(
@@ -51,6 +51,7 @@ pub(crate) fn apply(
         }
         Command::Change(wish, _) => change::change(transaction, memory, wish),
         Command::Job(wish, _) => replays::apply(transaction, memory, wish),
+        Command::Callback(change, _) => callbacks::apply(transaction, memory, change),
         Command::Report(received, _) => receipts::apply(transaction, received),
         Command::Expire(keys, at, _) => expire(transaction, memory, keys, *at).map(Effect::Expired),
         Command::Forget(keys, before, _) => {

@@ -18,6 +18,7 @@ use conductor_core::{DeliveryKey, NotificationId, StoreError, TenantId, Timestam
 use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot};
 
+use super::callbacks::{CallbackChange, Called};
 use super::change::{Change, Touched};
 use super::damage::Damage;
 use super::memory::{Memory, State};
@@ -48,6 +49,7 @@ pub(crate) enum Command {
     Unmark(DeliveryKey, Reply<()>),
     Change(Change, Reply<Transition>),
     Job(JobChange, Reply<Option<ReplayJob>>),
+    Callback(CallbackChange, Reply<usize>),
     /// Keeps what a provider reports.
     Report(Box<Received>, Reply<Reported>),
     Expire(Vec<DeliveryKey>, Timestamp, Reply<Vec<Expired>>),
@@ -90,6 +92,7 @@ pub(crate) enum Effect {
     Settled(Settled),
     Changed(Transition, Option<Touched>),
     Job(Option<Box<ReplayJob>>, Vec<Touched>),
+    Called(Called),
     Reported(Reported, Option<Touched>),
     Expired(Vec<Expired>),
     Forgotten(usize),
@@ -167,7 +170,9 @@ impl Writer {
 
     /// As [`Writer::try_write`]; a fault of this program in one command is that command's trouble only.
     fn try_safely(&mut self, batch: &[Command]) -> Result<Vec<Effect>, Trouble> {
-        match catch_unwind(AssertUnwindSafe(|| self.try_write(batch))) {
+        let written = catch_unwind(AssertUnwindSafe(|| self.try_write(batch)));
+        self.memory.callbacks.end_of_transaction(matches!(written, Ok(Ok(_))));
+        match written {
             Ok(written) => written.map_err(|error| {
                 self.damage.note(&error);
                 Trouble::of(&error)
@@ -184,6 +189,7 @@ impl Writer {
         let mut effects = Vec::with_capacity(batch.len());
         for command in batch {
             effects.push(write::apply(&work, &self.memory, self.fed_through, command)?);
+            work.tell(&self.memory)?;
         }
         let began = Instant::now();
         work.commit()?;
@@ -233,6 +239,11 @@ impl Writer {
                 all.iter().for_each(|touched| touch(&mut memory, touched));
                 drop(memory);
                 let _ = reply.send(Ok(job.map(|job| *job)));
+            }
+            (Command::Callback(change, reply), Effect::Called(called)) => {
+                let count = called.count;
+                self.memory.callbacks.publish(change, called);
+                let _ = reply.send(Ok(count));
             }
             (Command::Report(_, reply), Effect::Reported(reported, touched)) => {
                 if let Some(touched) = touched {
@@ -300,7 +311,7 @@ impl Writer {
             Command::Job(_, reply) => drop(reply.send(Err(error))),
             Command::Report(_, reply) => drop(reply.send(Err(error))),
             Command::Expire(_, _, reply) => drop(reply.send(Err(error))),
-            Command::Forget(_, _, reply) => drop(reply.send(Err(error))),
+            Command::Forget(_, _, reply) | Command::Callback(_, reply) => drop(reply.send(Err(error))),
             Command::Prune(_, _, reply) | Command::Compact(_, reply) => drop(reply.send(Err(error))),
             #[cfg(test)]
             Command::Panic { reply, .. } => drop(reply.send(Err(error))),

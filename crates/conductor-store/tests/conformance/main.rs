@@ -4,8 +4,10 @@
 #![expect(clippy::unwrap_used, reason = "these are tests")]
 
 mod backlog;
+mod callbacks;
 mod changes;
 mod concurrency;
+mod copies;
 mod harness;
 mod idempotency;
 mod life;
@@ -18,6 +20,7 @@ mod replays;
 mod retention;
 mod sqlite;
 mod tidying;
+mod upgrade;
 
 /// Runs each case on each engine, as `engine::theme::case`.
 macro_rules! conformance {
@@ -87,6 +90,16 @@ macro_rules! conformance {
                         a_fallback_that_would_come_too_late_is_not_queued, an_undelivered_one_can_be_tried_again,
                         nobody_reports_on_what_is_not_theirs, what_was_never_sent_is_not_moved_by_a_report,
                         a_late_report_keeps_no_words_where_the_content_is_gone;
+                    callbacks: each_change_is_told_once_and_in_order, a_notification_that_goes_on_is_not_told_of,
+                        a_callback_says_what_happened_and_not_what_was_written,
+                        nobody_else_is_told_and_nothing_that_was_not_asked_for, what_did_not_happen_is_not_told,
+                        what_waits_survives_a_crash_and_is_found_by_whoever_asks,
+                        a_settled_callback_is_done_or_waits_or_is_given_up, the_last_that_were_given_up_are_remembered,
+                        an_endpoint_that_wants_no_more_gets_no_more,
+                        what_waits_too_long_is_thrown_away_when_told,
+                        what_is_configured_no_more_is_thrown_away_when_told,
+                        a_channel_is_told_of_and_what_was_told_is_remembered,
+                        what_is_forgotten_is_forgotten_in_callbacks_too;
                     concurrency: all_that_was_acknowledged_is_there_after_a_crash, a_race_for_one_delivery_has_one_winner,
                         a_race_between_cancel_and_claim_has_one_winner, a_stop_under_load_loses_nothing,
                         a_dropped_claim_leases_nothing;

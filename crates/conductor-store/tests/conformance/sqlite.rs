@@ -17,6 +17,11 @@ impl Sqlite {
     pub(crate) fn new() -> Self {
         Self(TempDir::new().unwrap())
     }
+
+    /// Where its files lie.
+    pub(crate) fn path(&self) -> &Path {
+        self.0.path()
+    }
 }
 
 /// The files that make up a database. The index of the write-ahead log dies with the process.

@@ -211,6 +211,20 @@ const showSchemas = (api) => [
     fieldTable(api, schema))),
 ];
 
+// What the server posts by itself.
+const showPosts = (api) => {
+  const rows = Object.entries(api.webhooks || {}).map(([event, { post }]) => make("tr", {},
+    make("td", {}, make("code", {}, event)),
+    make("td", {}, typeOf(bodyOf(post)[1].schema)),
+    make("td", {}, prose(post.summary))));
+  const first = Object.values(api.webhooks || {})[0];
+  return [
+    make("h2", { id: "posts" }, "What callbacks post"),
+    make("p", {}, prose(first && first.post.description)),
+    table(["Event", "Body", ""], rows),
+  ];
+};
+
 const show = (api) => {
   const nav = document.getElementById("nav");
   const main = document.getElementById("main");
@@ -227,8 +241,8 @@ const show = (api) => {
     nav.append(make("h2", {}, tag.name), ...mine.map(({ method, path, operation }) => link(`#${operation.operationId}`,
       make("span", { class: `method ${method}` }, method), operation.summary || path)));
   }
-  main.append(...showProblems(api).flat(), ...showSchemas(api).flat(2));
-  nav.append(make("h2", {}, "Reference"), link("#keys", "Keys"), link("#problems", "Problems"), link("#schemas", "Schemas"));
+  main.append(...showPosts(api).flat(), ...showProblems(api).flat(), ...showSchemas(api).flat(2));
+  nav.append(make("h2", {}, "Reference"), link("#keys", "Keys"), link("#posts", "What callbacks post"), link("#problems", "Problems"), link("#schemas", "Schemas"));
   // The place that the address names did not exist when the page was loaded: go there once more.
   if (location.hash) location.replace(location.hash);
 };

@@ -10,6 +10,7 @@ use utoipa::openapi::{
 use utoipa::{IntoResponses, Modify, OpenApi};
 
 use crate::api::error::{ErrorKind, PROBLEM_JSON};
+use crate::api::webhooks::Webhooks;
 use crate::api::words::{DetailWord, ProblemBody, problem_example};
 
 /// The document without its calls, which come from the routes.
@@ -24,10 +25,11 @@ use crate::api::words::{DetailWord, ProblemBody, problem_example};
         (name = "Notifications", description = "Send, look up, list."),
         (name = "Dead letters", description = "Try again, take back, settle by hand."),
         (name = "Channels", description = "The tenant's channels and how they go."),
+        (name = "Callbacks", description = "Where the tenant hears of state changes, and what it is told."),
         (name = "Server", description = "Whether it works, what it counts, how it is described."),
     ),
     components(schemas(ProblemBody, DetailWord)),
-    modifiers(&Keys)
+    modifiers(&Keys, &Webhooks)
 )]
 pub(crate) struct ApiDocument;
 

@@ -19,6 +19,7 @@ use crate::app::App;
 mod answers;
 mod body;
 mod bulk;
+mod callbacks;
 mod caller;
 mod channels;
 mod docs;
@@ -35,6 +36,7 @@ mod receipts;
 mod replays;
 mod send;
 mod transitions;
+mod webhooks;
 mod words;
 
 /// What the handlers share.
@@ -77,6 +79,8 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(transitions::cancel))
         .routes(routes!(transitions::resolve))
         .routes(routes!(channels::list))
+        .routes(routes!(callbacks::list))
+        .routes(routes!(callbacks::enable))
         .routes(routes!(receipts::take, receipts::check))
         .routes(routes!(health::welcome))
         .routes(routes!(health::health))

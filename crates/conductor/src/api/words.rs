@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use conductor_core::callbacks::Event;
 use conductor_core::{FailureReason, Format, Outcome, Priority, Status};
 use serde_json::Value;
 use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, Schema, SchemaFormat, Type};
@@ -49,6 +50,10 @@ words! {
     /// `breaker`
     BreakerWord = "Breaker", "The circuit breaker: `open` lets nothing through, `halfOpen` one attempt as a probe.",
         vec!["closed", "open", "halfOpen"];
+    /// A callback's `event`
+    EventWord = "Event", "What a callback tells.", Event::ALL.iter().map(|event| event.as_str()).collect();
+    /// An endpoint's `status`
+    EndpointWord = "CallbackStatus", "How an endpoint goes.", vec!["active", "failing", "disabled"];
     /// A bulk retry's `status`
     ReplayWord = "BulkRetryStatus", "Whether a bulk retry goes on.", vec!["running", "done", "canceled"];
 }

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use clap::Args;
-use conductor_channels::ChannelContext;
 use conductor_channels::http::HttpClients;
+use conductor_channels::{ChannelContext, InitError};
 use conductor_core::{
-    Channel, DeliveryId, Format, Health, Message, NotificationId, Priority, Receipt, SendError, TenantId,
+    Channel, Clock, DeliveryId, Format, Health, Message, NotificationId, Priority, Receipt, SendError, TenantId,
 };
 use serde_json::Map;
 
@@ -114,6 +114,34 @@ fn message(arguments: &Arguments, session: &Session<'_>) -> Result<Message, Fail
     })
 }
 
+/// How a channel is called in what is told of it.
+pub(super) fn label(config: &ChannelConfig) -> String {
+    format!("{} ({})", one_line(&config.name), config.plugin.kind)
+}
+
+/// Makes a channel to be tried out: nothing stands between its messages.
+pub(super) async fn make(
+    config: ChannelConfig,
+    tenant_name: String,
+    http: &HttpClients,
+    clock: &Arc<dyn Clock>,
+) -> Result<Arc<dyn Channel>, InitError> {
+    let ChannelConfig { id, name, tenant, plugin, common, values } = config;
+    let context = ChannelContext {
+        tenant,
+        tenant_name,
+        channel: id,
+        channel_name: name,
+        base_url: common.base_url,
+        receipts_url: None,
+        timeout: common.timeout,
+        allow_mentions: common.allow_mentions,
+        http: http.client(&common.allow_networks),
+        clock: Arc::clone(clock),
+    };
+    plugin.initialize(values, context).await
+}
+
 struct Trial {
     config: ChannelConfig,
     tenant_name: String,
@@ -122,22 +150,9 @@ struct Trial {
 
 impl Trial {
     async fn run(self, session: &Session<'_>) -> Result<(Ended, String), Failure> {
-        let ChannelConfig { id, name, tenant, plugin, common, values } = self.config;
-        let label = format!("{} ({})", one_line(&name), plugin.kind);
-        let timeout = common.timeout;
-        let context = ChannelContext {
-            tenant,
-            tenant_name: self.tenant_name,
-            channel: id,
-            channel_name: name,
-            base_url: common.base_url,
-            receipts_url: None,
-            timeout,
-            allow_mentions: common.allow_mentions,
-            http: HttpClients::new().client(&common.allow_networks),
-            clock: Arc::clone(&session.clock),
-        };
-        let channel = plugin.initialize(values, context).await;
+        let label = label(&self.config);
+        let timeout = self.config.common.timeout;
+        let channel = make(self.config, self.tenant_name, &HttpClients::new(), &session.clock).await;
         let channel = channel.map_err(|error| Failure::Failed(format!("{label} cannot be made: {error}")))?;
         let result = match &self.message {
             Some(message) => tokio::time::timeout(timeout, channel.send(message)).await.map(sent_in_words),

@@ -19,13 +19,17 @@ use crate::config::first_run::{FirstRunError, RandomError};
 use crate::config::report::{Fault, Place};
 use crate::config::settings::{ProcessArguments, SettingError, Settings};
 
+mod amounts;
+mod backup;
 mod channel;
 mod channel_test;
 mod check;
 mod client;
+mod doctor;
 mod health;
 mod init;
 mod plugin;
+mod restore;
 mod schema;
 mod send;
 mod serve;
@@ -63,6 +67,12 @@ pub enum Command {
     Init(init::Arguments),
     /// Tell everything that is wrong with the configuration, without serving
     Check(check::Arguments),
+    /// Look at everything that a server needs, and tell what to mend
+    Doctor(doctor::Arguments),
+    /// Copy the store into one file, also while a server uses it
+    Backup(backup::Arguments),
+    /// Put a backup into a data folder that has no store
+    Restore(restore::Arguments),
     /// Print the JSON Schema of a configuration file
     Schema(schema::Arguments),
     /// Send a notification through a running server
@@ -130,7 +140,7 @@ refused_by!(SettingError, FirstRunError, EditError, EnvFileError, RandomError);
 const OF_THE_SERVER: [&str; 6] = ["log_level", "log_format", "log_filter", "metrics_addr", "public_url", "retention"];
 const OF_THE_ADDRESS: [&str; 2] = ["port", "host"];
 /// The commands that heed everything, and those that heed the server's address.
-const SERVING: [&str; 1] = ["serve"];
+const SERVING: [&str; 2] = ["serve", "doctor"];
 const ASKING: [&str; 3] = ["init", "send", "health"];
 
 /// The command line. The help of each command shows the process settings that it heeds; it takes the others as well, so
@@ -192,6 +202,9 @@ pub fn run(line: CommandLine, session: &mut Session<'_>) -> Result<Ended, Failur
         Command::Serve(arguments) => serve::run(&arguments, &process.resolve()?, session),
         Command::Init(arguments) => init::run(&arguments, &process.resolve()?, session),
         Command::Check(arguments) => check::run(&arguments, &process.resolve()?, session),
+        Command::Doctor(arguments) => doctor::run(&arguments, &process.resolve()?, session),
+        Command::Backup(arguments) => backup::run(&arguments, &process.resolve()?, session),
+        Command::Restore(arguments) => restore::run(&arguments, &process.resolve()?, session),
         Command::Schema(arguments) => schema::run(&arguments, session),
         Command::Send(arguments) => send::run(&arguments, &process.resolve()?, session),
         Command::Health(arguments) => health::run(&arguments, &process.resolve()?, session),

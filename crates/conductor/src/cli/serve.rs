@@ -134,7 +134,7 @@ async fn wait_and_stop(server: Server, mut signals: Signals) -> Result<Ended, Fa
     }
 }
 
-fn listen(host: &str, port: u16) -> Result<TcpListener, Failure> {
+pub(super) fn listen(host: &str, port: u16) -> Result<TcpListener, Failure> {
     let refused = |error: &std::io::Error| match error.kind() {
         ErrorKind::AddrInUse => Failure::Refused(format!(
             "port {port} on {host} is taken by another program\n  \
@@ -154,7 +154,7 @@ fn listen(host: &str, port: u16) -> Result<TcpListener, Failure> {
     TcpListener::bind(&addresses[..]).map_err(|error| refused(&error))
 }
 
-fn listen_for_metrics(address: SocketAddr) -> Result<TcpListener, Failure> {
+pub(super) fn listen_for_metrics(address: SocketAddr) -> Result<TcpListener, Failure> {
     TcpListener::bind(address).map_err(|error| {
         Failure::Refused(format!(
             "{address}, the address of METRICS_ADDR, cannot be listened on: {error}\n  \
@@ -166,22 +166,38 @@ fn listen_for_metrics(address: SocketAddr) -> Result<TcpListener, Failure> {
 /// Why the server did not start, with the mend.
 fn not_started(error: &StartError, settings: &Settings) -> Failure {
     let help = match error {
-        StartError::Store(OpenError::Locked(_)) => "stop the other one, or give this one a data folder of its own",
-        StartError::Store(OpenError::Io(..)) => "this user has to be able to read and write the data folder",
-        StartError::Store(OpenError::Migrate(_, MigrateError::Foreign)) => {
-            "move it away to begin with an empty store, put a backup in its place, or name another data folder"
-        }
-        StartError::Store(OpenError::Migrate(_, MigrateError::Newer { .. })) => {
-            "start the newer version of Conductor again, or put a backup from before it in the store's place"
-        }
-        StartError::Store(OpenError::Damaged(..)) => {
-            "put the last backup in its place, with no -wal and -shm file beside it; or save what can be read with the \
-             command .recover of SQLite's shell, into a new file that then takes its place"
-        }
-        StartError::Store(_) => "put the last backup in its place, or move the file away to begin with an empty store",
+        StartError::Store(error) => mend(error),
         StartError::Channel(_) => "mend the channel's settings; `conductor channel test` tries one",
         StartError::Listener(_) => "try again",
     };
     let data = settings.data_dir.display();
     Failure::Refused(format!("the server cannot start: {error}\n  help: {help} (DATA_DIR is {data})"))
+}
+
+/// What to do about a store that cannot be opened.
+pub(super) fn mend(error: &OpenError) -> &'static str {
+    match error {
+        OpenError::Locked(_) => "stop the other one, or give this one a data folder of its own",
+        OpenError::Io(..) => "this user has to be able to read and write the data folder",
+        OpenError::Migrate(_, MigrateError::Foreign) => {
+            "move it away to begin with an empty store, put a backup in its place, or name another data folder"
+        }
+        OpenError::Migrate(_, MigrateError::Newer { .. }) => {
+            "start the newer version of Conductor again, or move the store away and restore a backup from before it"
+        }
+        OpenError::Migrate(_, MigrateError::Changed(_)) => {
+            "start the build of Conductor again that this store was made by, or restore a backup of a released version"
+        }
+        OpenError::Migrate(_, MigrateError::Failed(..)) => {
+            "go on with the version of Conductor before this one, and report this together with the message; see to it \
+             that the disk has room"
+        }
+        OpenError::Damaged(..) => {
+            "move it away with its -wal and -shm file, and let `conductor restore` put the last backup in its place; or \
+             save what can be read with the command .recover of SQLite's shell, into a new file that then takes its place"
+        }
+        OpenError::Migrate(_, MigrateError::Engine(_)) | OpenError::Engine(..) => {
+            "put the last backup in its place, or move the file away to begin with an empty store"
+        }
+    }
 }

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use conductor_channels::Plugin;
+use conductor_channels::http::place;
 use conductor_core::TenantId;
 use serde_json::Value;
 
@@ -121,6 +122,9 @@ pub fn overview(configuration: &Configuration, plugins: &[Plugin]) -> String {
     let mut text = String::from("\nTenants\n");
     for tenant in &configuration.tenants {
         text.push_str(&tenant_line("✅", &tenant.name, tenant.id, &tenant.key_variable));
+        for callback in &tenant.callbacks {
+            text.push_str(&format!("     callbacks to {}\n", place(&callback.url)));
+        }
     }
     text.push_str(empty_line(configuration.tenants.is_empty()));
     text.push_str(&plugin_lines(plugins, |plugin| configuration.plugins.iter().any(|own| own.kind == plugin.kind)));

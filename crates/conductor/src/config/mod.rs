@@ -1,5 +1,6 @@
 //! The configuration: three JSON files and the environment, become one [`Configuration`].
 
+mod callbacks;
 mod channels;
 mod document;
 pub mod edit;
@@ -28,7 +29,6 @@ pub use environment::{Environment, Lookup};
 pub use load::load;
 pub use model::{CallbackConfig, ChannelConfig, CommonOptions, Configuration, Lasting, TenantConfig};
 pub use report::{Fault, Place, Position, Report, Severity};
-pub use schema::CALLBACK_EVENTS;
 pub use tenants::{ADMIN_KEY_VARIABLE, KEY_MIN_CHARS, KEY_MIN_DISTINCT, NEXT_SUFFIX};
 pub(crate) use values::parse_duration;
 pub(crate) use visible::name_or_stars;

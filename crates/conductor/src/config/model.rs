@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use conductor_channels::Plugin;
+use conductor_core::callbacks::EventSet;
 use conductor_core::{ChannelId, Keep, OnUnknown, Rate, Secret, TenantId};
 use ipnet::IpNet;
 use serde_json::{Map, Value};
@@ -74,10 +75,10 @@ impl Lasting {
 pub struct CallbackConfig {
     /// `url`
     pub url: Url,
-    /// What `secretEnvVar` holds.
-    pub secret: Secret,
-    /// `events`; empty means all.
-    pub events: Vec<String>,
+    /// What `secretEnvVar` holds, and what the variable of the same name with `_NEXT` holds; at least one.
+    pub secrets: Vec<Secret>,
+    /// `events`; an empty list means all.
+    pub events: EventSet,
     /// `allowNetworks`
     pub allow_networks: Vec<IpNet>,
 }

@@ -4,18 +4,8 @@
 //! `title` that says what is expected ("a duration such as …") stands in the loader's faults too.
 
 use conductor_channels::{Classic, Plugin};
+use conductor_core::callbacks::Event;
 use serde_json::{Map, Value, json};
-
-/// The events that a tenant's callbacks may ask for.
-pub const CALLBACK_EVENTS: [&str; 7] = [
-    "notification.sent",
-    "notification.delivered",
-    "notification.failed",
-    "notification.expired",
-    "notification.canceled",
-    "channel.down",
-    "channel.up",
-];
 
 /// The most callbacks of one tenant.
 pub const CALLBACKS_MAX: usize = 16;
@@ -154,16 +144,18 @@ pub(super) fn tenant() -> Value {
 }
 
 fn callback() -> Value {
+    let events: Vec<&str> = Event::ALL.iter().map(|event| event.as_str()).collect();
     json!({
         "type": "object",
         "properties": {
             "url": { "$ref": "#/$defs/url", "description": "Where to post." },
             "secretEnvVar": {
                 "$ref": "#/$defs/variable",
-                "description": "The variable that holds the signing secret: whsec_ and base64 of 24 to 64 bytes."
+                "description": "The variable that holds what signs: whsec_ and base64 of 24 to 64 bytes, or whsk_ and base64 of an \
+                    ed25519 key. The same name with _NEXT may hold a second one."
             },
             "events": {
-                "type": "array", "items": { "type": "string", "enum": CALLBACK_EVENTS }, "default": [],
+                "type": "array", "items": { "type": "string", "enum": events }, "default": [],
                 "description": "Which events; an empty list means all."
             },
             "allowNetworks": { "$ref": "#/$defs/networks" }

@@ -2,14 +2,14 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use conductor_core::signature::SigningKey;
 use conductor_core::{Secret, TenantId};
 use ring::digest::{SHA256, digest};
 use serde_json::Value;
 
+use super::callbacks::read_callbacks;
 use super::document::Document;
 use super::environment::{Environment, Lookup};
-use super::model::{CallbackConfig, Lasting, TenantConfig};
+use super::model::{Lasting, TenantConfig};
 use super::report::{Fault, Report};
 use super::shape::{Shape, report_misfits};
 use super::values::{KEPT, Reader};
@@ -241,54 +241,4 @@ fn read_retention(
         reader.report.add(fault.help("shorten `redactAfter`, or leave it out"));
     }
     (retention, redact_after)
-}
-
-fn read_callbacks(
-    reader: &mut Reader<'_, '_>,
-    pointer: &str,
-    entry: &Value,
-    environment: &Environment,
-) -> Vec<CallbackConfig> {
-    let mut callbacks = Vec::new();
-    let entries = entry.get("callbacks").and_then(Value::as_array);
-    for (index, entry) in entries.into_iter().flatten().enumerate() {
-        let pointer = format!("{pointer}/callbacks/{index}");
-        let url = reader.address(entry, &pointer, "url", &["https", "http"]);
-        let secret = read_signing_secret(reader, &pointer, entry, environment);
-        let allow_networks = reader.networks(entry, &pointer, "allowNetworks");
-        let events = entry.get("events").and_then(Value::as_array);
-        let events = events.into_iter().flatten().filter_map(|event| event.as_str().map(str::to_owned)).collect();
-        if let (Some(url), Some(secret)) = (url, secret) {
-            callbacks.push(CallbackConfig { url, secret, events, allow_networks });
-        }
-    }
-    callbacks
-}
-
-fn read_signing_secret(
-    reader: &mut Reader<'_, '_>,
-    pointer: &str,
-    entry: &Value,
-    environment: &Environment,
-) -> Option<Secret> {
-    const EXPECTED: &str = "the secret that signs the callbacks: whsec_ and base64 of 24 to 64 bytes";
-    let variable = entry.get("secretEnvVar")?.as_str().filter(|name| is_variable_name(name))?;
-    let place = format!("{pointer}/secretEnvVar");
-    let (document, names) = (reader.document, [variable.to_owned()]);
-    match variables::find(&names, environment, document, &place, reader.report) {
-        Ok(held) => {
-            if let Err(error) = SigningKey::parse(&held.value) {
-                let found = format!("the secret in {} {error}", variables::shown(&held.name));
-                let help = "`echo whsec_$(openssl rand -base64 32)` makes a good one";
-                reader.report.add(document.error(&place, found).expected(EXPECTED).help(help));
-            }
-            return Some(held.value);
-        }
-        Err(NotHeld::Missing) => {
-            let fault = variables::missing(&names, variable, EXPECTED, environment, document, &place);
-            reader.report.add(fault);
-        }
-        Err(NotHeld::Reported) => {}
-    }
-    None
 }

@@ -13,11 +13,13 @@ use family::{Family, Text};
 use requests::Requests;
 use table::{Meters, Owner, Table, observe};
 
+mod callbacks;
 mod configuration;
 pub mod family;
 mod requests;
 mod table;
 
+pub use callbacks::CallbackMetrics;
 pub use configuration::ConfigurationMetrics;
 pub use table::{OTHER, REMOVED, TENANTS_MAX};
 
@@ -29,6 +31,8 @@ pub struct Metrics {
     under_way: AtomicU64,
     removed: AtomicU64,
     redacted: AtomicU64,
+    /// Of callbacks.
+    pub callbacks: CallbackMetrics,
     /// Which configuration is in use, and how reloads go.
     pub configuration: ConfigurationMetrics,
     /// Spans that could not be exported.
@@ -64,6 +68,7 @@ impl Metrics {
     /// series of all others are gone. Beyond [`TENANTS_MAX`], tenants are counted together as [`OTHER`].
     pub fn follow(&self, tenants: impl IntoIterator<Item = (TenantId, BTreeSet<&'static str>)>) {
         let next = self.table.load().following(tenants);
+        self.callbacks.follow(|tenant| next.knows(tenant));
         self.table.store(next.into());
     }
 
@@ -188,6 +193,7 @@ impl Metrics {
             exports.with(now(&self.exports_failed)),
             self.requests.family(),
         ];
+        families.extend(self.callbacks.families(&table));
         families.extend(self.configuration.families());
         families
     }

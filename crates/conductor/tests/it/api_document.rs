@@ -3,6 +3,7 @@
 use http::Method;
 use serde_json::{Value, json};
 
+use crate::callbacks::{callback, with_callbacks};
 use crate::support::client::{Client, reply};
 use crate::support::description::{DESCRIPTION, OPERATIONS, Operation, seen, validator};
 use crate::support::provider::{Answer, Provider};
@@ -24,6 +25,7 @@ async fn server() -> (TestServer, Provider) {
     let tired = json!({ "id": TIRED, "name": "Tired", "authKeyEnvVar": "KEY_C", "rateLimit": rate });
     world.tenants.as_array_mut().expect("a list").push(tired);
     world.variables.push(("KEY_C".into(), TIRED_KEY.into()));
+    let world = with_callbacks(world, &[callback(&provider.url(), &["channel.up"])]);
     (world.with_receipts(&provider.url()).start().await, provider)
 }
 
@@ -98,6 +100,8 @@ async fn drive_successes(server: &TestServer) {
     a.get("/notifications?limit=0").await.problem(400);
     a.get(&format!("/notifications/{dead}")).await.expect(200);
     a.get("/channels").await.expect(200);
+    let endpoint = a.get("/callbacks").await.expect(200)["data"][0]["id"].as_str().expect("an id").to_owned();
+    a.act(&format!("/callbacks/{endpoint}/enable")).await.expect(200);
     for path in ["/", "/health", "/livez", "/readyz", "/openapi.json", "/docs"] {
         Client::new(server, None).get(path).await;
     }

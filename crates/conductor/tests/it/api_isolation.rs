@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::callbacks::{callback, with_callbacks};
 use crate::support::client::{Client, Reply, reply};
 use crate::support::description::{OPERATIONS, Operation};
 use crate::support::provider::{Answer, Provider};
@@ -39,7 +40,9 @@ async fn ask(client: &Client, operation: &Operation, theirs: &Theirs, body: Opti
 async fn no_call_shows_or_changes_what_belongs_to_another_tenant() {
     let provider = Provider::start().await;
     provider.then(Answer::status(404));
-    let server = World::new().webhook(TENANT_A, "secret hook", &provider.url(), &json!({})).start().await;
+    let world = World::new().webhook(TENANT_A, "secret hook", &provider.url(), &json!({}));
+    let quiet = callback("http://127.0.0.1:9/", &["channel.up"]);
+    let server = with_callbacks(world, &[quiet]).start().await;
     let (a, b) = (Client::new(&server, Some(KEY_A)), Client::new(&server, Some(KEY_B)));
     let message = "only for the first tenant";
     let sent = a.post("/notifications", &json!({ "channel": "webhook", "message": message })).await.expect(202);
@@ -50,6 +53,9 @@ async fn no_call_shows_or_changes_what_belongs_to_another_tenant() {
     let job = a.post("/notifications/retry", &none).await.expect(200)["id"].as_str().unwrap().to_owned();
     let marks =
         [TENANT_A, "Tenant A", "secret hook", message, &provider.url(), &theirs.notification, &theirs.channel, &job];
+    let endpoint = a.get("/callbacks").await.expect(200)["data"][0]["id"].as_str().unwrap().to_owned();
+    let marks = [&marks[..], &[&endpoint]].concat();
+    let their_endpoint = Theirs { notification: endpoint.clone(), channel: theirs.channel.clone() };
     let their_job = Theirs { notification: job.clone(), channel: theirs.channel.clone() };
 
     let item = json!({ "channelId": theirs.channel, "message": "mine" });
@@ -62,14 +68,18 @@ async fn no_call_shows_or_changes_what_belongs_to_another_tenant() {
     ];
     for operation in OPERATIONS.iter() {
         for body in bodies.iter().filter(|body| body.is_none() || operation.takes_body()) {
-            let theirs = if operation.path.contains("/retry/") { &their_job } else { &theirs };
+            let theirs = match &*operation.path {
+                path if path.contains("/retry/") => &their_job,
+                path if path.starts_with("/callbacks/") => &their_endpoint,
+                _ => &theirs,
+            };
             let answer = ask(&b, operation, theirs, body.as_ref()).await;
             let (name, status) = (operation.name(), answer.status.as_u16());
             if operation.path.contains('{') {
                 assert!(matches!(status, 403 | 404), "{name} answers {status}");
             }
             let told = String::from_utf8_lossy(&answer.body);
-            for mark in marks {
+            for mark in &marks {
                 assert!(!told.contains(mark), "{name} shows {mark}: {told}");
             }
         }

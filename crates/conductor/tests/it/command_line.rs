@@ -365,6 +365,9 @@ fn the_help_of_every_command_fits_a_terminal_and_shows_what_it_heeds() {
         "serve",
         "init",
         "check",
+        "doctor",
+        "backup",
+        "restore",
         "schema",
         "send",
         "health",
@@ -385,10 +388,10 @@ fn the_help_of_every_command_fits_a_terminal_and_shows_what_it_heeds() {
         }
         assert!(help.contains(&format!("\n  conductor {command}")), "{command}: {help}");
         assert!(help.contains("--data-dir"), "{command}: {help}");
-        assert_eq!(help.contains("--metrics-addr"), command == "serve", "{command}: {help}");
+        assert_eq!(help.contains("--metrics-addr"), ["serve", "doctor"].contains(&command), "{command}: {help}");
         assert_eq!(
             help.contains("--port"),
-            ["serve", "init", "send", "health"].contains(&command),
+            ["serve", "init", "doctor", "send", "health"].contains(&command),
             "{command}: {help}"
         );
     }

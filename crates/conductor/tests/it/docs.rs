@@ -1,6 +1,7 @@
 //! The documents say what the program does.
 
 mod api;
+mod callbacks;
 mod commands;
 pub(crate) mod configuration;
 pub(crate) mod markdown;

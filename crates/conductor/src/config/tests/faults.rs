@@ -222,7 +222,7 @@ fn faults_of_callbacks_are_told_with_their_place() {
         &callback(&format!(r#"{good}, "events": ["notification.fail"]"#)),
         t,
         "/0/callbacks/0/events/0",
-        &["found \"notification.fail\"", "`notification.failed`, `notification.expired`"],
+        &["found \"notification.fail\"", "`notification.delivered`, `notification.undelivered`, `notification.failed`"],
     );
     let url = |url: &str| callback(&format!(r#""url": "{url}", "secretEnvVar": "HOOK""#));
     only(&url("a.example"), t, "/0/callbacks/0/url", &["an address such as"]);
@@ -237,8 +237,13 @@ fn faults_of_callbacks_are_told_with_their_place() {
     );
     let place = "/0/callbacks/0/secretEnvVar";
     only(&callback(good).without("HOOK"), t, place, &["the variable `HOOK` is not set", "whsec_"]);
-    only(&callback(good).variable("HOOK", "abc"), t, place, &["does not begin with `whsec_`"]);
+    only(&callback(good).variable("HOOK", "abc"), t, place, &["does not begin with `whsec_` or `whsk_`"]);
     only(&callback(good).variable("HOOK", "whsec_AAAA"), t, place, &["decodes to 3 bytes"]);
+    only(&callback(good).variable("HOOK", "whsk_AAAA"), t, place, &["decodes to 3 bytes; an ed25519 key has 32"]);
+    only(&callback(good).variable("HOOK_NEXT", "abc"), t, place, &["the secret in `HOOK_NEXT` does not begin"]);
+    let twice = tenant(&format!(r#", "callbacks": [{{{good}}}, {{{good}, "events": ["channel.up"]}}]"#));
+    let twice = twice.variable("HOOK", "whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA");
+    only(&twice, t, "/0/callbacks/1/url", &["another callback of this tenant has this URL", "one entry for each URL"]);
 }
 
 #[test]

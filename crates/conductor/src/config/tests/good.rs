@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use conductor_core::callbacks::{Event, EventSet};
 use conductor_core::{ChannelId, OnUnknown, TenantId};
 use serde_json::json;
 
@@ -168,7 +169,8 @@ fn a_tenant_has_two_keys_a_weight_limits_and_callbacks() {
                               "events": ["notification.failed"], "allowNetworks": ["10.0.0.0/8"]}}]}}]}}"#
         ))
         .variable("KEY_NEXT", OTHER_KEY)
-        .variable("HOOK", "whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA");
+        .variable("HOOK", "whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA")
+        .variable("HOOK_NEXT", "whsk_nWGxne/9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A=");
     let (configuration, report) = files.accepted();
     assert!(report.is_empty(), "{report}");
     let tenant = &configuration.tenants[0];
@@ -178,9 +180,25 @@ fn a_tenant_has_two_keys_a_weight_limits_and_callbacks() {
     assert_eq!(tenant.requests.map(|rate| rate.burst.get()), Some(200));
     let callback = &tenant.callbacks[0];
     assert_eq!(callback.url.as_str(), "https://acme.example/hooks?x=1");
-    assert_eq!(callback.secret.expose(), "whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA");
-    assert_eq!(callback.events, ["notification.failed"]);
+    let secrets: Vec<_> = callback.secrets.iter().map(conductor_core::Secret::expose).collect();
+    assert_eq!(
+        secrets,
+        ["whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", "whsk_nWGxne/9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A="]
+    );
+    assert_eq!(callback.events.iter().collect::<Vec<_>>(), [Event::NotificationFailed]);
     assert_eq!(callback.allow_networks.len(), 1);
+}
+
+#[test]
+fn a_callback_without_a_list_of_events_is_told_of_all() {
+    for events in ["", r#", "events": []"#] {
+        let callback = format!(r#"{{"url": "https://a.example/", "secretEnvVar": "HOOK"{events}}}"#);
+        let tenant =
+            format!(r#"[{{"id": "{TENANT}", "name": "A", "authKeyEnvVar": "KEY", "callbacks": [{callback}]}}]"#);
+        let files = Files::good().tenants(&tenant).variable("HOOK", "whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA");
+        let (configuration, _) = files.accepted();
+        assert_eq!(configuration.tenants[0].callbacks[0].events, EventSet::all());
+    }
 }
 
 #[test]

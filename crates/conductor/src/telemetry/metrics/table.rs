@@ -111,13 +111,20 @@ type ByType<T> = Vec<(&'static str, Arc<T>)>;
 pub(super) struct Table {
     tenants: HashMap<TenantId, ByType<Meters>>,
     others: ByType<Meters>,
+    /// Those that count as others.
+    beyond: BTreeSet<TenantId>,
     times: ByType<Times>,
 }
 
 impl Default for Table {
     fn default() -> Self {
         let others = vec![(REMOVED, Arc::new(Meters::new(false)))];
-        Self { tenants: HashMap::new(), others, times: vec![(REMOVED, Arc::new(Times::new()))] }
+        Self {
+            tenants: HashMap::new(),
+            others,
+            beyond: BTreeSet::new(),
+            times: vec![(REMOVED, Arc::new(Times::new()))],
+        }
     }
 }
 
@@ -127,10 +134,11 @@ impl Table {
         let mut tenants: BTreeMap<TenantId, BTreeSet<&'static str>> = tenants.into_iter().collect();
         let mut types: BTreeSet<&'static str> = tenants.values().flatten().copied().collect();
         types.insert(REMOVED);
-        let beyond: BTreeSet<&'static str> = match tenants.keys().nth(TENANTS_MAX).copied() {
-            Some(first) => tenants.split_off(&first).into_values().flatten().collect(),
-            None => BTreeSet::new(),
+        let rest = match tenants.keys().nth(TENANTS_MAX).copied() {
+            Some(first) => tenants.split_off(&first),
+            None => BTreeMap::new(),
         };
+        let shown: BTreeSet<&'static str> = rest.values().flatten().copied().collect();
         let meters = |before: Option<&ByType<Meters>>, kind, shown| {
             let before = before.and_then(|before| find(before, kind)).cloned();
             let meters = before.unwrap_or_else(|| Arc::new(Meters::new(shown)));
@@ -145,9 +153,15 @@ impl Table {
         let times = |kind| (kind, find(&self.times, kind).cloned().unwrap_or_else(|| Arc::new(Times::new())));
         Self {
             tenants: tenants.into_iter().map(own).collect(),
-            others: types.iter().map(|kind| meters(Some(&self.others), kind, beyond.contains(kind))).collect(),
+            others: types.iter().map(|kind| meters(Some(&self.others), kind, shown.contains(kind))).collect(),
+            beyond: rest.into_keys().collect(),
             times: types.iter().map(|kind| times(kind)).collect(),
         }
+    }
+
+    /// Whether the configuration has this tenant.
+    pub(super) fn knows(&self, tenant: TenantId) -> bool {
+        self.tenants.contains_key(&tenant) || self.beyond.contains(&tenant)
     }
 
     /// Whose counters count for a tenant.

@@ -39,7 +39,8 @@ pub(crate) fn serving(directory: &Path, world: &World) -> Command {
     command
 }
 
-fn in_world(command: &mut Command, directory: &Path, world: &World) {
+/// Gives a call the variables and folders of a world.
+pub(crate) fn in_world(command: &mut Command, directory: &Path, world: &World) {
     command.envs(world.variables.iter().map(|(name, value)| (name, value)));
     command.env("CONFIG_DIR", directory.join("config")).env("DATA_DIR", directory);
 }
@@ -129,7 +130,8 @@ impl Collected {
 }
 
 impl Process {
-    fn spawn(command: &mut Command) -> Self {
+    /// Starts a program and does not wait for anything.
+    pub(crate) fn spawn(command: &mut Command) -> Self {
         let start = Instant::now();
         let spawned = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
         let mut child = spawned.unwrap_or_else(|error| panic!("{command:?} does not start: {error}"));
