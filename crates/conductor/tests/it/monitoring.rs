@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use conductor::readings;
 use serde_json::{Value, json};
 
+use crate::callbacks::{callback, with_callbacks};
 use crate::docs::markdown::anchors;
 use crate::examples::yaml;
 use crate::repository::{read, root};
@@ -51,8 +52,9 @@ fn expect_silence(arguments: &[&str], input: &str) {
 
 /// A server that has sent, failed and retried, so that every kind of series is there.
 async fn busy_server() -> TestServer {
-    let provider = Provider::start().await;
-    let server = World::new().webhook(TENANT_A, "hook", &provider.url(), &json!({})).start().await;
+    let (provider, receiver) = (Provider::start().await, Provider::start().await);
+    let world = World::new().webhook(TENANT_A, "hook", &provider.url(), &json!({}));
+    let server = with_callbacks(world, &[callback(&receiver.url(), &["notification.failed"])]).start().await;
     provider.next(Answer::status(503)).next(Answer::status(200)).next(Answer::status(422));
     let body = json!({ "channel": "webhook", "message": "x" });
     let sent = server.send(KEY_A, &body).await;
@@ -60,6 +62,13 @@ async fn busy_server() -> TestServer {
     let failed = server.send(KEY_A, &body).await;
     server.wait_for(KEY_A, &failed, "failed").await;
     server.send(KEY_A, &json!({ "channel": "log", "message": "x", "sendAt": "2999-01-01T00:00:00Z" })).await;
+    let (start, mut told) = (Instant::now(), String::new());
+    // Callbacks are looked after now and then.
+    while !["conductor_callbacks_total{", "conductor_callbacks_waiting{"].iter().all(|it| told.contains(it)) {
+        assert!(start.elapsed() < DEADLINE, "no callback was counted:\n{told}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        told = metrics(&server).await;
+    }
     server
 }
 

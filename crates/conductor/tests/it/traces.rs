@@ -13,6 +13,7 @@ use prost::Message as _;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
+use crate::support::process::{Process, serving};
 use crate::support::provider::{Answer, DEADLINE, Provider, Received};
 use crate::support::server::{ADMIN_KEY, KEY_A, TENANT_A, TestServer, World, answer, http};
 
@@ -261,4 +262,29 @@ async fn a_collector_that_hangs_or_is_gone_disturbs_nobody() {
         server.stop().await;
         assert!(start.elapsed() < Duration::from_secs(8), "the stop took {:?}", start.elapsed());
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_program_reads_its_environment_and_its_log_names_the_trace() {
+    let collector = Provider::start().await;
+    let directory = tempfile::TempDir::new().expect("a directory");
+    let mut command = serving(directory.path(), &World::new());
+    command.env("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url()).env("OTEL_BSP_SCHEDULE_DELAY", "20");
+    command.env("OTEL_EXPORTER_OTLP_HEADERS", "x-key=s3cret-of-the-collector").env("OTEL_TRACES_SAMPLER", "nonsense");
+    let process = Process::serve(&mut command);
+    let body = json!({ "channel": "log", "message": "x" });
+    let request = http().post(format!("{}/notifications", process.url)).bearer_auth(KEY_A).json(&body);
+    assert_eq!(answer(request.header("traceparent", traceparent("01"))).await.0, 202);
+    let spans = of_trace(&collector, 2, |span| hex(&span.trace_id) == TRACE).await;
+    assert_eq!(spans.iter().filter(|span| span.name == "attempt log").count(), 1);
+    let ended = process.stop().with(0);
+    let lines = |words: &str| ended.err.lines().filter(|line| line.contains(words)).collect::<Vec<_>>();
+    for words in ["Request answered", "Notification sent"] {
+        let found = lines(words);
+        assert!(found.len() == 1 && found[0].contains(&format!("trace.id={TRACE}")), "{found:?}");
+    }
+    assert!(ended.out.contains("OTEL_TRACES_SAMPLER"), "{}", ended.out);
+    assert!(!ended.text().contains("s3cret"), "{}", ended.text());
+    // What was counted last goes out with the stop.
+    assert!(collector.received().iter().any(|request| request.path == "/hook/v1/metrics"));
 }

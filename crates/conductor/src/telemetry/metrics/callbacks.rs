@@ -17,7 +17,7 @@ const OUTCOMES: [&str; 4] = ["delivered", "retried", "givenUp", "disabled"];
 pub struct CallbackMetrics(Mutex<BTreeMap<TenantId, Counts>>);
 
 /// Those of one tenant, or of several.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 struct Counts {
     /// For each event that was told, in the order of [`OUTCOMES`].
     attempts: BTreeMap<Event, [u64; OUTCOMES.len()]>,
@@ -83,6 +83,8 @@ impl CallbackMetrics {
         let mut waiting = Family::gauge("conductor_callbacks_waiting", "Callbacks that wait.");
         let mut disabled =
             Family::gauge("conductor_callback_endpoints_disabled", "Endpoints of callbacks that answered 410 Gone.");
+        // Tenants that were removed are still looked after for a while.
+        owners.retain(|owner, counts| *owner != Owner::Others || *counts != Counts::default());
         for (owner, counts) in owners {
             let tenant = || ("tenant", owner.label());
             for (event, of_event) in counts.attempts {
