@@ -17,6 +17,7 @@ use url::Url;
 
 use crate::http::{Request, Response, below};
 use crate::jwt::Signer;
+use crate::quota::Quota;
 use crate::{ChannelContext, ChannelPlugin, Classic, InitError, Setting, push};
 use token::{Bearer, ProviderToken};
 
@@ -134,10 +135,19 @@ impl ChannelPlugin for Apns {
             classic: Some(Classic::Id),
         },
     ];
+    const STEPS: &'static [&'static str] = &[
+        "Open <https://developer.apple.com/account> → **Keys** → **+**, tick **Apple Push Notifications service \
+         (APNs)**, **Continue**, **Register**, **Download**. The `.p8` file can be downloaded once. The **Key \
+         ID** stands beside it.",
+        "The team's id stands under **Membership details**, the bundle id under **Identifiers**.",
+    ];
     /// A push is one text on a screen, so a long one is shortened instead of split.
     const LIMITS: Limits = Limits::NONE;
     const MAX_CONCURRENCY: u32 = 32;
     const TARGET: Option<&'static str> = Some("DEVICE_TOKEN");
+    /// Apple counts by device, and how often a key's token changes.
+    const QUOTA: Option<Quota<Config>> =
+        Some(Quota::by(|config: &Config| vec![config.key.expose(), &config.key_id, &config.team_id]));
     /// A repetition has the same `apns-collapse-id` and takes the first one's place on the screen, but it may ring again.
     const DEDUPES: bool = false;
     type Config = Config;
@@ -193,10 +203,15 @@ impl Channel for Apns {
         let device = self.device(message)?;
         let payload = payload(message)?;
         let id = HeaderValue::try_from(message.part_id().to_string()).expect("a UUID is a header's value");
+        let collapse_id = message.replaces(self.context.tenant).to_string();
+        let collapse_id = HeaderValue::try_from(collapse_id).expect("a UUID is a header's value");
+        // 0 would mean that Apple keeps nothing for a device that is off.
+        let expiration = message.expires_at.seconds().max(1);
         let request = self
             .request(device, &payload, self.context.request_timeout())
-            .header(HeaderName::from_static("apns-id"), id.clone())
-            .header(HeaderName::from_static("apns-collapse-id"), id)
+            .header(HeaderName::from_static("apns-id"), id)
+            .header(HeaderName::from_static("apns-collapse-id"), collapse_id)
+            .header(HeaderName::from_static("apns-expiration"), HeaderValue::from(expiration))
             .header(HeaderName::from_static("apns-priority"), HeaderValue::from_static(priority(message)));
         let (response, bearer) = self.ask(request).await?;
         if response.status.is_success() {
@@ -222,8 +237,7 @@ impl Channel for Apns {
         let error = answer::error(&response, bearer.expose(), self.context.clock.now());
         match error.kind {
             SendErrorKind::Permanent => Health::Up,
-            SendErrorKind::RateLimited { .. } => Health::Unknown,
-            _ => Health::Down { reason: error.message },
+            _ => error.health(),
         }
     }
 }

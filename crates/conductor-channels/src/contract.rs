@@ -23,10 +23,13 @@ use crate::{ChannelContext, Plugin};
 
 pub(crate) mod checks;
 pub(crate) mod provider;
+pub(crate) mod published;
+pub(crate) mod samples;
 pub(crate) mod tls;
 
 pub(crate) use checks::contract_tests;
 pub(crate) use provider::{Answer, Provider, Seen};
+pub(crate) use published::{Description, error_classes, is_of_class};
 
 /// The time as the contract's clock tells it: Sunday, 06 Nov 1994 08:49:37 GMT.
 pub(crate) fn now() -> Timestamp {
@@ -61,6 +64,36 @@ impl Subject {
     pub(crate) async fn channel_to(&self, provider: &Provider) -> Arc<dyn Channel> {
         self.channel(context(&HttpClients::new(), Some(provider.url()))).await
     }
+
+    /// The request by which a message was sent that the provider took.
+    pub(crate) async fn seen(self, message: &Message) -> Seen {
+        self.seen_with(message, |_, _| {}).await
+    }
+
+    /// The same with other settings, or in another context.
+    pub(crate) async fn seen_with(
+        mut self,
+        message: &Message,
+        change: impl FnOnce(&mut Value, &mut ChannelContext),
+    ) -> Seen {
+        let provider = Provider::answering([self.success.clone()]).await;
+        let mut context = context(&HttpClients::new(), Some(provider.url()));
+        change(&mut self.values, &mut context);
+        let receipt = self.channel(context).await.send(message).await.expect("the provider took it");
+        assert_eq!(receipt.provider_id.as_deref(), self.provider_id);
+        provider.only()
+    }
+
+    /// What becomes of a message that the provider answers so.
+    pub(crate) async fn outcome(&self, message: &Message, answer: Answer) -> Result<Receipt, SendError> {
+        let provider = Provider::answering([answer]).await;
+        self.channel_to(&provider).await.send(message).await
+    }
+
+    /// The error that such an answer is.
+    pub(crate) async fn refusal(&self, message: &Message, answer: Answer) -> SendError {
+        self.outcome(message, answer).await.expect_err("a refusal")
+    }
 }
 
 /// A plugin of the table.
@@ -89,6 +122,7 @@ pub(crate) fn context(http: &HttpClients, base_url: Option<Url>) -> ChannelConte
         base_url,
         receipts_url: None,
         timeout: Duration::from_secs(1),
+        rate: None,
         allow_mentions: false,
         http: http.client(&loopback()),
         clock: Arc::new(ManualClock::at(now())),
@@ -110,6 +144,8 @@ pub(crate) fn message(text: &str) -> Message {
         data: Map::new(),
         metadata: BTreeMap::new(),
         accepted_at: now(),
+        expires_at: now().plus(Duration::from_secs(24 * 60 * 60)),
+        key: None,
         part: 0,
         parts: 1,
         trace: None,
@@ -145,23 +181,6 @@ pub(crate) fn captured() -> (Logs, DefaultGuard) {
         .with_writer(move || writer.clone())
         .finish();
     (logs, tracing::subscriber::set_default(subscriber))
-}
-
-/// Whether a result is what a class of `error_classes.json` becomes.
-pub(crate) fn is_of_class(result: &Result<Receipt, SendError>, class: &str) -> bool {
-    let kind = match result {
-        Ok(_) => return class == "ok",
-        Err(error) => error.kind,
-    };
-    match class {
-        "retry" => matches!(kind, SendErrorKind::Retryable { .. }),
-        "rate" => matches!(kind, SendErrorKind::RateLimited { .. }),
-        "ambiguous" => kind == SendErrorKind::Unknown,
-        "auth" => kind == SendErrorKind::Unauthorized,
-        "recipient" | "policy" => kind == SendErrorKind::Permanent,
-        "payload" => kind == SendErrorKind::Rejected,
-        _ => false,
-    }
 }
 
 /// One of the providers' own API descriptions, which stand beside the repository or in `CONDUCTOR_SPECS_DIR`. Where

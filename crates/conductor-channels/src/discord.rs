@@ -23,7 +23,8 @@ use url::Url;
 use uuid::Uuid;
 
 use crate::http::{Request, Response, below};
-use crate::{ChannelContext, ChannelPlugin, Classic, InitError, Setting};
+use crate::quota::{Allowance, Quota};
+use crate::{ChannelContext, ChannelPlugin, Classic, InitError, Setting, token};
 
 mod account;
 mod answer;
@@ -124,6 +125,14 @@ impl ChannelPlugin for Discord {
             classic: Some(Classic::Id),
         },
     ];
+    const STEPS: &'static [&'static str] = &[
+        "Open <https://discord.com/developers/applications>, **New Application**, and give it a name.",
+        "**Bot** → **Reset Token** → copy the token. It is shown once. No privileged intents are needed.",
+        "**OAuth2** → **URL Generator**: tick `bot`, then **View Channels** and **Send Messages** (and **Send \
+         Messages in Threads** for threads). Open the address that it shows, and add the bot to your server.",
+        "In Discord: **User Settings** → **Advanced** → **Developer Mode** on. Then right-click the channel → \
+         **Copy Channel ID**.",
+    ];
     const LIMITS: Limits = Limits { text: Some(TextLimit { max: CONTENT_MAX, unit: Unit::Characters }), rich: true };
     const MAX_CONCURRENCY: u32 = 4;
     /// What all of a bot's requests share; the narrower limits are told in the answers.
@@ -133,13 +142,20 @@ impl ChannelPlugin for Discord {
         per: Duration::from_secs(1),
         burst: NonZeroU32::new(50).expect("50 is not zero"),
     });
+    /// <https://discord.com/developers/docs/topics/rate-limits#global-rate-limit>
+    const QUOTA: Option<Quota<Config>> =
+        Some(Quota::by(|config: &Config| vec![config.bot_token.expose()]).with(&[Allowance::of_all(
+            "a bot",
+            50,
+            Duration::from_secs(1),
+        )]));
     const TARGET: Option<&'static str> = Some("CHANNEL_ID");
     /// Within "the past few minutes": a `nonce` with `enforce_nonce`.
     const DEDUPES: bool = true;
     type Config = Config;
 
     fn validate(config: &Config, problems: &mut Problems) {
-        if let Err(reason) = authorization(&config.bot_token) {
+        if let Err(reason) = token::header("Bot", &config.bot_token) {
             problems.add_with_help("botToken", reason, "copy it from the Discord developer portal (Bot, Reset Token)");
         }
         if Snowflake::parse(&config.channel_id).is_none() {
@@ -149,7 +165,7 @@ impl ChannelPlugin for Discord {
     }
 
     async fn initialize(config: Config, context: ChannelContext) -> Result<Self, InitError> {
-        let authorization = authorization(&config.bot_token);
+        let authorization = token::header("Bot", &config.bot_token);
         let authorization = authorization.map_err(|reason| InitError(format!("botToken {reason}")))?;
         let channel = Snowflake::parse(&config.channel_id);
         let channel = channel.ok_or_else(|| InitError("channelId is no Discord id; expected digits".into()))?;
@@ -175,15 +191,12 @@ impl Channel for Discord {
         let request = Request::post(url).timeout(self.context.request_timeout()).json(&self.body(message, &content));
         self.account.budget.take(channel.0, Instant::now())?;
         let response = self.ask(request).await?;
-        let now = Instant::now();
-        self.account.budget.learn(channel.0, &response.headers, now);
+        self.account.budget.learn(channel.0, &response.headers, Instant::now());
         if response.status.is_success() {
             return taken(&response);
         }
         let whose = Whose::Bot { own: channel == self.channel };
-        let error = answer::error(&response, whose, self.token.expose(), self.context.clock.now());
-        self.account.budget.limited(channel.0, error.kind, now);
-        Err(error)
+        Err(answer::error(&response, whose, self.token.expose(), self.context.clock.now()))
     }
 
     fn length(&self, message: &Message) -> usize {
@@ -200,11 +213,7 @@ impl Channel for Discord {
             }
             Err(error) => error,
         };
-        match error.kind {
-            // Being too fast says nothing about whether a send would work once there is room.
-            SendErrorKind::RateLimited { .. } => Health::Unknown,
-            _ => Health::Down { reason: error.message },
-        }
+        error.health()
     }
 
     fn open(&self) {
@@ -299,20 +308,4 @@ fn too_long(length: usize) -> String {
 /// The part's id in 22 characters; Discord takes 25.
 fn nonce(part: Uuid) -> String {
     URL_SAFE_NO_PAD.encode(part.as_bytes())
-}
-
-fn authorization(token: &Secret) -> Result<HeaderValue, &'static str> {
-    let token = token.expose();
-    if token.is_empty() {
-        return Err("is empty; expected the bot's token");
-    }
-    if token.starts_with("Bot ") || token.starts_with("Bearer ") {
-        return Err("begins with the name of a scheme; expected the token alone");
-    }
-    if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err("holds a space, a line break or a character outside ASCII, which no token has");
-    }
-    let mut value = HeaderValue::try_from(format!("Bot {token}")).map_err(|_| "cannot stand in a header")?;
-    value.set_sensitive(true);
-    Ok(value)
 }

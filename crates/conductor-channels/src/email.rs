@@ -141,6 +141,14 @@ impl ChannelPlugin for Email {
             ..setting("TO", true, "The recipients, with commas between them.", "ops@example.com, Jo <jo@example.com>")
         },
     ];
+    const STEPS: &'static [&'static str] = &[
+        "Look for *SMTP* or *outgoing mail* in your mail provider's help: it names the server, the port, and the \
+         kind of encryption.",
+        "Providers with two-factor login want a password of its own for each program. Make one: Google calls it \
+         [App password](https://myaccount.google.com/apppasswords), others *app-specific password* or *SMTP \
+         credentials*.",
+        "The sender has to be an address that the account may send from.",
+    ];
     /// The server's own limit, SIZE, is asked for each time; a notification's text keeps below any usual one.
     const LIMITS: Limits = Limits { text: None, rich: true };
     /// Servers count connections of one client, and refuse those beyond ten or so.

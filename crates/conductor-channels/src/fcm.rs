@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use url::Url;
 
 use crate::http::{Request, Response, below};
+use crate::quota::Quota;
 use crate::{ChannelContext, ChannelPlugin, Classic, InitError, Setting, push};
 use access::{Access, Granted};
 use account::ServiceAccount;
@@ -77,10 +78,18 @@ impl ChannelPlugin for Fcm {
             classic: Some(Classic::Id),
         },
     ];
+    const STEPS: &'static [&'static str] = &[
+        "Open <https://console.firebase.google.com>, your app's project → **Project settings** → **Service \
+         accounts** → **Generate new private key**. Keep the file as it is, readable for the server's user alone.",
+        "**Project settings** → **Cloud Messaging**: the *Firebase Cloud Messaging API (V1)* has to be enabled. \
+         For Apple devices, upload your APNs key there.",
+    ];
     /// A push is one text on a screen, so a long one is shortened instead of split.
     const LIMITS: Limits = Limits::NONE;
     const MAX_CONCURRENCY: u32 = 16;
     const TARGET: Option<&'static str> = Some("TARGET");
+    /// Google counts by project, far above what one server sends, and by device.
+    const QUOTA: Option<Quota<Config>> = Some(Quota::by(|config: &Config| vec![config.service_account.expose()]));
     /// A repetition has the same tag and takes the first one's place on the screen, but it may ring again.
     const DEDUPES: bool = false;
     type Config = Config;
@@ -111,7 +120,8 @@ impl ChannelPlugin for Fcm {
 impl Channel for Fcm {
     async fn send(&self, message: &Message) -> Result<Receipt, SendError> {
         let target = self.target(message)?;
-        let request = json!({ "message": body::message(message, &target)? });
+        let screen = body::Screen::of(message, self.context.tenant, self.context.clock.now());
+        let request = json!({ "message": body::message(message, &target, &screen)? });
         let (response, granted) = self.ask(&request, self.context.request_timeout()).await?;
         if response.status.is_success() {
             return taken(&response);
@@ -131,10 +141,7 @@ impl Channel for Fcm {
             Ok((response, granted)) => answer::error(&response, &target, granted.token(), self.context.clock.now()),
             Err(error) => error,
         };
-        match error.kind {
-            SendErrorKind::RateLimited { .. } => Health::Unknown,
-            _ => Health::Down { reason: error.message },
-        }
+        error.health()
     }
 }
 

@@ -16,6 +16,7 @@ use url::Url;
 
 use crate::http::{Request, Response, tidy};
 use crate::markdown::{Dialect, Rendering, escape};
+use crate::quota::{Allowance, Quota};
 use crate::secret_url::SecretUrl;
 use crate::{ChannelContext, ChannelPlugin, Classic, InitError, Setting, head};
 
@@ -64,6 +65,11 @@ impl ChannelPlugin for GoogleChat {
         example: "https://chat.googleapis.com/v1/spaces/AAAAexample/messages?key=example&token=example",
         classic: Some(Classic::Secret),
     }];
+    const STEPS: &'static [&'static str] = &[
+        "In Google Chat, open the space's menu → **Apps & integrations** → **Webhooks** → **Add webhook**. It \
+         takes a Google Workspace account.",
+        "Give it a name, **Save**, and copy its address.",
+    ];
     const LIMITS: Limits = Limits { text: Some(TextLimit { max: TEXT_MAX, unit: Unit::Bytes }), rich: true };
     const MAX_CONCURRENCY: u32 = 2;
     /// All that writes into a space shares 60 messages a minute.
@@ -73,6 +79,13 @@ impl ChannelPlugin for GoogleChat {
         per: Duration::from_secs(1),
         burst: NonZeroU32::new(5).expect("5 is not zero"),
     });
+    /// <https://developers.google.com/workspace/chat/limits>
+    const QUOTA: Option<Quota<Config>> =
+        Some(Quota::by(|config: &Config| vec![config.webhook_url.expose()]).with(&[Allowance::of_all(
+            "a webhook",
+            5,
+            Duration::from_secs(5),
+        )]));
     /// By `requestId`.
     const DEDUPES: bool = true;
     type Config = Config;

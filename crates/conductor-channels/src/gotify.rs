@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use url::Url;
 
 use crate::http::{Request, Response, below, check_url, tidy};
+use crate::quota::Quota;
 use crate::{ChannelContext, ChannelPlugin, Classic, InitError, Setting, push};
 
 #[cfg(test)]
@@ -63,8 +64,14 @@ impl ChannelPlugin for Gotify {
             classic: Some(Classic::Secret),
         },
     ];
+    const STEPS: &'static [&'static str] =
+        &["In Gotify's web page: **Apps** → **Create application**. Copy its token with the eye beside it. A \
+         client's token will not do: it can only read."];
     const LIMITS: Limits = Limits::NONE;
     const MAX_CONCURRENCY: u32 = 4;
+    /// Gotify has no limits; a proxy before it may.
+    const QUOTA: Option<Quota<Config>> =
+        Some(Quota::by(|config: &Config| vec![&config.server_url, config.app_token.expose()]));
     type Config = Config;
 
     fn validate(config: &Config, problems: &mut Problems) {
@@ -123,10 +130,7 @@ impl Channel for Gotify {
         }
         match self.create(&json!({}), timeout).await {
             Ok(response) if response.status.as_u16() == 400 => Health::Up,
-            Ok(response) => match self.error(&response) {
-                SendError { kind: SendErrorKind::RateLimited { .. }, .. } => Health::Unknown,
-                error => Health::Down { reason: error.message },
-            },
+            Ok(response) => self.error(&response).health(),
             Err(error) => Health::Down { reason: error.message },
         }
     }

@@ -14,14 +14,19 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use url::Url;
 
+use quota::{Allowance, Counted, Quota};
+
 pub mod apns;
 pub mod discord;
 pub mod email;
 pub mod fcm;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod google_chat;
 pub mod gotify;
 mod head;
 pub mod http;
+mod identity;
 mod jwt;
 pub mod log;
 pub mod markdown;
@@ -30,12 +35,15 @@ pub mod mattermost;
 pub mod ntfy;
 mod push;
 pub mod pushover;
+pub mod quota;
+pub mod reference;
 pub mod secret_url;
 pub mod slack;
 pub mod sms;
 pub mod teams;
 pub mod telegram;
 pub mod text;
+mod token;
 mod ways;
 pub mod webhook;
 pub mod whatsapp;
@@ -109,6 +117,8 @@ pub struct ChannelContext {
     pub receipts_url: Option<Url>,
     /// The time limit of one attempt; the engine enforces it too.
     pub timeout: Duration,
+    /// How often it may send, where its own options say so.
+    pub rate: Option<Rate>,
     /// Whether the provider's mention syntax may fire.
     pub allow_mentions: bool,
     /// The way out: it keeps the channel's `allowNetworks`.
@@ -140,6 +150,8 @@ pub trait ChannelPlugin: Channel + Sized {
     const ABOUT: &'static str;
     /// What it has to be told.
     const SETTINGS: &'static [Setting];
+    /// How to get that from the provider, step by step, as Markdown.
+    const STEPS: &'static [&'static str] = &[];
     /// Where there are several ways to the provider: the names of the settings that each of them needs. A channel is told
     /// all of one way and nothing of the others, so that none of these settings is `required`. An entry that names a
     /// variable or has an option for one way has chosen it; else what is found decides.
@@ -154,9 +166,12 @@ pub trait ChannelPlugin: Channel + Sized {
     const TARGET: Option<&'static str> = None;
     /// Whether the provider recognises a repeated message by its id and makes no second one.
     const DEDUPES: bool = false;
+    /// How the provider counts what all channels with the same credentials send, of whatever tenant; none where it does
+    /// not, or where the plugin keeps account itself.
+    const QUOTA: Option<Quota<Self::Config>> = None;
     /// Its settings and its own options, resolved: one object with the settings' names in camel case beside the
     /// options. Unknown fields are faults.
-    type Config: DeserializeOwned + JsonSchema + Send;
+    type Config: DeserializeOwned + JsonSchema + Send + 'static;
 
     /// Finds what is wrong with a configuration, without a network. The places are names of settings and options.
     fn validate(config: &Self::Config, problems: &mut Problems);
@@ -181,6 +196,8 @@ pub struct Plugin {
     pub about: &'static str,
     /// [`ChannelPlugin::SETTINGS`]
     pub settings: &'static [Setting],
+    /// [`ChannelPlugin::STEPS`]
+    pub steps: &'static [&'static str],
     /// [`ChannelPlugin::WAYS`]
     pub ways: &'static [&'static [&'static str]],
     /// [`ChannelPlugin::LIMITS`]
@@ -193,6 +210,8 @@ pub struct Plugin {
     pub target: Option<&'static str>,
     /// [`ChannelPlugin::DEDUPES`]
     pub dedupes: bool,
+    /// What is known beforehand of [`ChannelPlugin::QUOTA`]; none where there is none.
+    pub allowances: Option<&'static [Allowance]>,
     schema: fn() -> Value,
     validate: fn(Map<String, Value>, &mut Problems),
     initialize: fn(Map<String, Value>, ChannelContext) -> Initialized,
@@ -206,12 +225,17 @@ impl Plugin {
             aliases: P::ALIASES,
             about: P::ABOUT,
             settings: P::SETTINGS,
+            steps: P::STEPS,
             ways: P::WAYS,
             limits: P::LIMITS,
             max_concurrency: P::MAX_CONCURRENCY,
             rate: P::RATE,
             target: P::TARGET,
             dedupes: P::DEDUPES,
+            allowances: match &P::QUOTA {
+                Some(quota) => Some(quota.allowances()),
+                None => None,
+            },
             schema: || {
                 schemars::generate::SchemaSettings::draft2020_12()
                     .into_generator()
@@ -222,14 +246,7 @@ impl Plugin {
                 Ok(config) => P::validate(&config, problems),
                 Err(error) => problems.add("", error.to_string()),
             },
-            initialize: |values, context| {
-                Box::pin(async move {
-                    let config = serde_json::from_value::<P::Config>(Value::Object(values));
-                    let config = config.map_err(|error| InitError(error.to_string()))?;
-                    let channel = P::initialize(config, context).await?;
-                    Ok(Arc::new(channel) as Arc<dyn Channel>)
-                })
-            },
+            initialize: |values, context| Box::pin(initialize::<P>(values, context)),
         }
     }
 
@@ -245,8 +262,7 @@ impl Plugin {
 
     /// The default target that resolved settings name.
     pub fn target_in(&self, values: &Map<String, Value>) -> Option<String> {
-        let setting = self.settings.iter().find(|setting| Some(setting.name) == self.target)?;
-        values.get(&setting.camel_case())?.as_str().map(str::to_owned)
+        target_in(self.target, values)
     }
 
     /// Finds what is wrong with resolved settings and options.
@@ -262,6 +278,28 @@ impl Plugin {
     ) -> Result<Arc<dyn Channel>, InitError> {
         (self.initialize)(values, context).await
     }
+}
+
+fn target_in(setting: Option<&str>, values: &Map<String, Value>) -> Option<String> {
+    values.get(&camel_case(setting?))?.as_str().map(str::to_owned)
+}
+
+async fn initialize<P: ChannelPlugin>(
+    values: Map<String, Value>,
+    context: ChannelContext,
+) -> Result<Arc<dyn Channel>, InitError> {
+    let target = target_in(P::TARGET, &values);
+    let config = serde_json::from_value::<P::Config>(Value::Object(values));
+    let config = config.map_err(|error| InitError(error.to_string()))?;
+    let share = P::QUOTA.map(|quota| {
+        let own_pace = context.rate.is_some();
+        quota.share(P::KIND, context.base_url.as_ref(), &config, target, own_pace)
+    });
+    let channel = P::initialize(config, context).await?;
+    Ok(match share {
+        Some(share) => Arc::new(Counted { channel, share }),
+        None => Arc::new(channel),
+    })
 }
 
 impl std::fmt::Debug for Plugin {

@@ -14,6 +14,8 @@ mod html;
 mod lines;
 mod link;
 mod mention;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod properties;
 mod style;
 mod table;
 #[cfg(test)]
@@ -35,6 +37,8 @@ pub enum Dialect {
     SlackMrkdwn,
     /// The tags that Telegram takes with `"parse_mode": "HTML"`.
     TelegramHtml,
+    /// The tags that Pushover takes with `html=1`: bold, italic and links.
+    PushoverHtml,
     /// The tags that Matrix takes in a `formatted_body`.
     MatrixHtml,
     /// A fragment for the body of an e-mail, without a head and without styles.

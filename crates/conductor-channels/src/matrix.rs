@@ -17,7 +17,8 @@ use url::Url;
 use uuid::Uuid;
 
 use crate::http::{Request, Response, below, check_url};
-use crate::{ChannelContext, ChannelPlugin, Classic, InitError, Setting};
+use crate::quota::Quota;
+use crate::{ChannelContext, ChannelPlugin, Classic, InitError, Setting, token};
 use rooms::{Aliases, Room};
 
 mod answer;
@@ -93,9 +94,20 @@ impl ChannelPlugin for Matrix {
             classic: Some(Classic::Id),
         },
     ];
+    const STEPS: &'static [&'static str] = &[
+        "Make a user for Conductor on your homeserver, and log in with its password by `POST \
+         /_matrix/client/v3/login`: the answer's `access_token` is the token. A login of its own has a token of \
+         its own, which nobody logs out by accident.",
+        "Invite the user to the room. It joins by itself when it first sends. The room must not be encrypted: \
+         messages would be shown there as unencrypted.",
+        "The room's id stands in Element under **Room settings** → **Advanced** → **Internal room ID**.",
+    ];
     const LIMITS: Limits = Limits { text: Some(TextLimit { max: CONTENT_MAX, unit: Unit::Bytes }), rich: true };
     const MAX_CONCURRENCY: u32 = 4;
     const TARGET: Option<&'static str> = Some("ROOM_ID");
+    /// A homeserver counts by user, and says in its answers how much.
+    const QUOTA: Option<Quota<Config>> =
+        Some(Quota::by(|config: &Config| vec![&config.homeserver_url, config.access_token.expose()]));
     /// By the transaction's id, as long as the access token stays the same.
     const DEDUPES: bool = true;
     type Config = Config;
@@ -105,7 +117,7 @@ impl ChannelPlugin for Matrix {
             let help = "for example https://matrix.example.org: Help & About in Element's settings shows it";
             problems.add_with_help("homeserverUrl", reason, help);
         }
-        if let Err(reason) = authorization(&config.access_token) {
+        if let Err(reason) = token::header("Bearer", &config.access_token) {
             problems.add_with_help("accessToken", reason, "copy it from Help & About in Element's settings");
         }
         if Room::parse(&config.room_id).is_none() {
@@ -118,7 +130,7 @@ impl ChannelPlugin for Matrix {
     async fn initialize(config: Config, context: ChannelContext) -> Result<Self, InitError> {
         let homeserver = homeserver(&config.homeserver_url);
         let homeserver = homeserver.map_err(|reason| InitError(format!("homeserverUrl {reason}")))?;
-        let authorization = authorization(&config.access_token);
+        let authorization = token::header("Bearer", &config.access_token);
         let authorization = authorization.map_err(|reason| InitError(format!("accessToken {reason}")))?;
         let room = Room::parse(&config.room_id);
         let room = room.ok_or_else(|| InitError("roomId is neither a room's id nor an alias".into()))?;
@@ -167,11 +179,7 @@ impl Channel for Matrix {
             Ok(response) => self.error(&response, true),
             Err(error) => error,
         };
-        match error.kind {
-            // Being too fast says nothing about whether a send would work once there is room.
-            SendErrorKind::RateLimited { .. } => Health::Unknown,
-            _ => Health::Down { reason: error.message },
-        }
+        error.health()
     }
 }
 
@@ -297,20 +305,4 @@ fn homeserver(text: &str) -> Result<Url, &'static str> {
         return Err("is more than the homeserver's address; expected scheme and host alone");
     }
     Ok(url)
-}
-
-fn authorization(token: &Secret) -> Result<HeaderValue, &'static str> {
-    let token = token.expose();
-    if token.is_empty() {
-        return Err("is empty; expected an access token");
-    }
-    if token.starts_with("Bearer ") {
-        return Err("begins with the name of a scheme; expected the token alone");
-    }
-    if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err("holds a space, a line break or a character outside ASCII, which no token has");
-    }
-    let mut value = HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| "cannot stand in a header")?;
-    value.set_sensitive(true);
-    Ok(value)
 }

@@ -18,8 +18,10 @@ use url::Url;
 
 use crate::http::{Request, Response, below, check_url};
 use crate::markdown::{Dialect, Rendering, escape};
+use crate::quota::Quota;
 use crate::secret_url::SecretUrl;
-use crate::{ChannelContext, ChannelPlugin, Classic, InitError, Setting, head, ways};
+use crate::{ChannelContext, ChannelPlugin, Classic, InitError, Setting, head, token, ways};
+use ways::Told;
 
 mod answer;
 #[cfg(test)]
@@ -35,6 +37,7 @@ const NAME_MAX: usize = 65;
 /// The most time that a health check may take.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(10);
 
+const NO_ID: &str = "is no id of Mattermost; expected 26 letters and digits";
 const SERVER_HELP: &str = "for example https://chat.example.com, as people open it in a browser";
 const TOKEN_HELP: &str = "copy it where the bot is made: Integrations, Bot Accounts, Create New Token";
 const CHANNEL_HELP: &str = "for example 4xp9fdt77pncbef59f4k1qe83o: the channel's View Info shows it at its end";
@@ -117,8 +120,20 @@ impl ChannelPlugin for Mattermost {
             classic: None,
         },
     ];
+    const STEPS: &'static [&'static str] = &[
+        "For a bot: **Integrations** → **Bot Accounts** → **Add Bot Account**, and copy the token, which is shown \
+         once. Add the bot to the team and to the channel. The channel's **View Info** shows its id at its end. \
+         Where Bot Accounts is missing, the server's owner switches it on in the **System Console**.",
+        "For a webhook: **Integrations** → **Incoming Webhooks** → **Add Incoming Webhook**, choose the channel, \
+         and copy the address.",
+    ];
     const WAYS: &'static [&'static [&'static str]] = &[&["SERVER_URL", "BOT_TOKEN", "CHANNEL_ID"], &["WEBHOOK_URL"]];
     const LIMITS: Limits = Limits { text: Some(TextLimit { max: TEXT_MAX, unit: Unit::Characters }), rich: true };
+    /// A server whose owner has switched limits on counts by user, and says in its answers how much it allows.
+    const QUOTA: Option<Quota<Config>> = Some(Quota::by(|config: &Config| {
+        let secrets = [&config.bot_token, &config.webhook_url].into_iter().flatten().map(Secret::expose);
+        config.server_url.as_deref().into_iter().chain(secrets).collect()
+    }));
     const TARGET: Option<&'static str> = Some("CHANNEL_ID");
     /// A bot's posts have a `pending_post_id`, which the server knows a repetition by, but for seconds only, and a
     /// webhook's have none.
@@ -126,30 +141,15 @@ impl ChannelPlugin for Mattermost {
     type Config = Config;
 
     fn validate(config: &Config, problems: &mut Problems) {
-        let given = [
-            ("SERVER_URL", config.server_url.is_some()),
-            ("BOT_TOKEN", config.bot_token.is_some()),
-            ("CHANNEL_ID", config.channel_id.is_some()),
-            ("WEBHOOK_URL", config.webhook_url.is_some()),
+        let settings = [
+            Told::of("SERVER_URL", config.server_url.as_deref(), server, SERVER_HELP),
+            Told::of("BOT_TOKEN", config.bot_token.as_ref(), bearer, TOKEN_HELP),
+            Told::of("CHANNEL_ID", config.channel_id.as_deref(), check_id, CHANNEL_HELP),
+            Told::of("WEBHOOK_URL", config.webhook_url.as_ref(), SecretUrl::parse, WEBHOOK_HELP),
         ];
-        let given: Vec<&str> = given.into_iter().filter_map(|(name, is_given)| is_given.then_some(name)).collect();
-        ways::check(Self::WAYS, &given, problems);
-        if let Some(Err(reason)) = config.server_url.as_deref().map(server) {
-            problems.add_with_help("serverUrl", reason, SERVER_HELP);
-        }
-        if let Some(Err(reason)) = config.bot_token.as_ref().map(authorization) {
-            problems.add_with_help("botToken", reason, TOKEN_HELP);
-        }
-        if config.channel_id.as_deref().is_some_and(|id| !is_id(id)) {
-            problems.add_with_help("channelId", "is no id of Mattermost; expected 26 letters and digits", CHANNEL_HELP);
-        }
-        if let Some(Err(reason)) = config.webhook_url.as_ref().map(SecretUrl::parse) {
-            problems.add_with_help("webhookUrl", reason, WEBHOOK_HELP);
-        }
+        ways::check(Self::WAYS, &settings, problems);
         match config.root_id.as_deref() {
-            Some(id) if !is_id(id) => {
-                problems.add_with_help("rootId", "is no id of Mattermost; expected 26 letters and digits", ROOT_HELP);
-            }
+            Some(id) if !is_id(id) => problems.add_with_help("rootId", NO_ID, ROOT_HELP),
             Some(_) if config.webhook_url.is_some() => {
                 problems.add_with_help("rootId", "works for a bot only", "take it away, or send as a bot");
             }
@@ -166,7 +166,7 @@ impl ChannelPlugin for Mattermost {
         let base = context.base_url.as_ref();
         let way = match (config.server_url, config.bot_token, config.channel_id, config.webhook_url) {
             (Some(url), Some(token), Some(channel), _) => {
-                let authorization = authorization(&token).map_err(|reason| InitError(format!("botToken {reason}")))?;
+                let authorization = bearer(&token).map_err(|reason| InitError(format!("botToken {reason}")))?;
                 let server = server(&url).map_err(|reason| InitError(format!("serverUrl {reason}")))?;
                 Way::Bot(Bot { server: base.cloned().unwrap_or(server), token, authorization, channel })
             }
@@ -222,11 +222,7 @@ impl Channel for Mattermost {
             Ok(response) => answer::error(&response, true, &[bot.token.expose()], self.context.clock.now()),
             Err(error) => error.into(),
         };
-        match error.kind {
-            // Being too fast says nothing about whether a send would work once there is room.
-            SendErrorKind::RateLimited { .. } => Health::Unknown,
-            _ => Health::Down { reason: error.message },
-        }
+        error.health()
     }
 }
 
@@ -283,20 +279,12 @@ fn server(url: &str) -> Result<Url, &'static str> {
     Ok(url)
 }
 
-fn authorization(token: &Secret) -> Result<HeaderValue, &'static str> {
-    let token = token.expose();
-    if token.is_empty() {
-        return Err("is empty; expected the bot's access token");
-    }
-    if token.starts_with("http") {
-        return Err("is an address; the address of a webhook is the setting `webhookUrl`");
-    }
-    if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err("holds a space, a line break or a character outside ASCII, which no token has");
-    }
-    let mut value = HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| "cannot stand in a header")?;
-    value.set_sensitive(true);
-    Ok(value)
+fn bearer(token: &Secret) -> Result<HeaderValue, &'static str> {
+    token::header("Bearer", token)
+}
+
+fn check_id(id: &str) -> Result<(), &'static str> {
+    if is_id(id) { Ok(()) } else { Err(NO_ID) }
 }
 
 fn is_id(text: &str) -> bool {

@@ -17,7 +17,8 @@ use serde_json::{Value, json};
 use url::Url;
 
 use crate::http::{Request, Response, below, check_url, retry_after, tidy};
-use crate::{ChannelContext, ChannelPlugin, Classic, InitError, Setting, push};
+use crate::quota::Quota;
+use crate::{ChannelContext, ChannelPlugin, Classic, InitError, Setting, push, token};
 
 #[cfg(test)]
 mod tests;
@@ -87,8 +88,19 @@ impl ChannelPlugin for Ntfy {
             classic: Some(Classic::Secret),
         },
     ];
+    const STEPS: &'static [&'static str] = &[
+        "Choose a topic. On the public server everybody who knows its name can read it and write to it: take one \
+         that nobody guesses, and keep it in a variable.",
+        "Where topics are protected: **Account** → **Access tokens** → **Create** in the web app, or `ntfy token \
+         add <user>` on the server.",
+    ];
     const LIMITS: Limits = Limits { text: Some(TextLimit { max: MESSAGE_MAX_BYTES, unit: Unit::Bytes }), rich: false };
     const MAX_CONCURRENCY: u32 = 4;
+    /// It counts by user, and without a token by this server's address, whoever sends.
+    const QUOTA: Option<Quota<Config>> = Some(Quota::by(|config: &Config| {
+        let server = config.server_url.as_deref().unwrap_or_default();
+        vec![server, config.token.as_ref().map_or("", Secret::expose)]
+    }));
     const TARGET: Option<&'static str> = Some("TOPIC");
     /// Servers from 2.16 on put a repetition in the first one's place, by its `sequence_id`; it may ring again.
     const DEDUPES: bool = false;
@@ -101,7 +113,7 @@ impl ChannelPlugin for Ntfy {
         if !is_topic(&config.topic) {
             problems.add_with_help("topic", NO_TOPIC, "for example alerts-7Gq2xLw9");
         }
-        if let Some(Err(reason)) = config.token.as_ref().map(authorization) {
+        if let Some(Err(reason)) = config.token.as_ref().map(|token| token::header("Bearer", token)) {
             problems.add_with_help("token", reason, "make one with `ntfy token add`, or in the web app under Account");
         }
     }
@@ -112,7 +124,7 @@ impl ChannelPlugin for Ntfy {
         if !is_topic(&config.topic) {
             return Err(InitError(format!("topic {NO_TOPIC}")));
         }
-        let authorization = config.token.as_ref().map(authorization).transpose();
+        let authorization = config.token.as_ref().map(|token| token::header("Bearer", token)).transpose();
         let authorization = authorization.map_err(|reason| InitError(format!("token {reason}")))?;
         let base = context.base_url.clone().unwrap_or(own);
         Ok(Self { context, base, topic: config.topic, token: config.token, authorization })
@@ -131,7 +143,7 @@ impl Channel for Ntfy {
             return Err(SendError::new(SendErrorKind::Rejected, text));
         }
         // The path of the server's address, which stays without a slash at its end, is where JSON is published.
-        let request = Request::post(below(&self.base, "/")).json(&body(message, topic));
+        let request = Request::post(below(&self.base, "/")).json(&self.body(message, topic));
         let response = self.ask(request, self.context.request_timeout()).await?;
         if response.status.is_success() {
             if push::is_foreign(&response) {
@@ -146,7 +158,7 @@ impl Channel for Ntfy {
     /// The message's bytes, or half of those of its JSON, of which the server takes twice as many.
     fn length(&self, message: &Message) -> usize {
         let topic = message.target.as_deref().unwrap_or(&self.topic);
-        let whole = body(message, topic).to_string().len();
+        let whole = self.body(message, topic).to_string().len();
         message.body.len().max(whole.div_ceil(2))
     }
 
@@ -165,10 +177,7 @@ impl Channel for Ntfy {
             Ok(response) => self.error(&response, true),
             Err(error) => error,
         };
-        match error.kind {
-            SendErrorKind::RateLimited { .. } => Health::Unknown,
-            _ => Health::Down { reason: error.message },
-        }
+        error.health()
     }
 }
 
@@ -179,6 +188,33 @@ impl Ntfy {
             Some(topic) if is_topic(topic) => Ok(topic),
             Some(_) => Err(SendError::new(SendErrorKind::Permanent, format!("the targetId {NO_TOPIC}"))),
         }
+    }
+
+    /// What is published. Of a text in parts the first one alone rings loudly.
+    fn body(&self, message: &Message, topic: &str) -> Value {
+        let priority = match push::urgency(message) {
+            Priority::High => 5,
+            Priority::Normal => 3,
+            Priority::Low => 2,
+        };
+        let mut body = json!({
+            "topic": topic,
+            "message": message.body,
+            "priority": priority,
+            "sequence_id": message.replaces(self.context.tenant).to_string(),
+        });
+        if let Some(title) = push::title(message) {
+            body["title"] = Value::from(title);
+        }
+        if message.format == Format::Markdown {
+            body["markdown"] = Value::from(true);
+        }
+        for name in DATA {
+            if let Some(value) = message.data.get(*name) {
+                body[*name] = value.clone();
+            }
+        }
+        body
     }
 
     async fn ask(&self, request: Request, timeout: Duration) -> Result<Response, SendError> {
@@ -226,33 +262,6 @@ impl Ntfy {
     }
 }
 
-/// What is published. Of a text in parts the first one alone rings loudly.
-fn body(message: &Message, topic: &str) -> Value {
-    let priority = match push::urgency(message) {
-        Priority::High => 5,
-        Priority::Normal => 3,
-        Priority::Low => 2,
-    };
-    let mut body = json!({
-        "topic": topic,
-        "message": message.body,
-        "priority": priority,
-        "sequence_id": message.part_id().to_string(),
-    });
-    if let Some(title) = push::title(message) {
-        body["title"] = Value::from(title);
-    }
-    if message.format == Format::Markdown {
-        body["markdown"] = Value::from(true);
-    }
-    for name in DATA {
-        if let Some(value) = message.data.get(*name) {
-            body[*name] = value.clone();
-        }
-    }
-    body
-}
-
 fn server(text: &str) -> Result<Url, String> {
     let url = Url::parse(text).map_err(|error| format!("is no URL ({error})"))?;
     check_url(&url).map_err(|reason| format!("is no server's address: {reason}"))?;
@@ -262,14 +271,4 @@ fn server(text: &str) -> Result<Url, String> {
 fn is_topic(text: &str) -> bool {
     (1..=TOPIC_MAX_BYTES).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
-}
-
-fn authorization(token: &Secret) -> Result<HeaderValue, &'static str> {
-    let token = token.expose();
-    if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err("is no access token; expected letters, digits and _, such as tk_…");
-    }
-    let mut value = HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| "cannot stand in a header")?;
-    value.set_sensitive(true);
-    Ok(value)
 }

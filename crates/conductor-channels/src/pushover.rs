@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use conductor_core::{
-    Channel, Health, Limits, Message, Priority, Problems, Receipt, Scope, Secret, SendError, SendErrorKind, TextLimit,
-    Timestamp, Unit,
+    Channel, Format, Health, Limits, Message, Priority, Problems, Receipt, Scope, Secret, SendError, SendErrorKind,
+    TextLimit, Timestamp, Unit,
 };
 use http::HeaderMap;
 use schemars::JsonSchema;
@@ -16,6 +16,8 @@ use serde_json::{Value, json};
 use url::Url;
 
 use crate::http::{Request, Response, below, retry_after, tidy};
+use crate::markdown::{Dialect, render};
+use crate::quota::Quota;
 use crate::{ChannelContext, ChannelPlugin, Classic, InitError, Setting, push};
 
 #[cfg(test)]
@@ -78,9 +80,16 @@ impl ChannelPlugin for Pushover {
             classic: Some(Classic::Id),
         },
     ];
-    const LIMITS: Limits = Limits { text: Some(TextLimit { max: MESSAGE_MAX, unit: Unit::Characters }), rich: false };
+    const STEPS: &'static [&'static str] = &[
+        "Log in at <https://pushover.net>. **Your User Key** stands on the front page; a group's key stands on \
+         the group's page.",
+        "**Create an Application/API Token**, give it a name and an icon, and copy the token.",
+    ];
+    const LIMITS: Limits = Limits { text: Some(TextLimit { max: MESSAGE_MAX, unit: Unit::Characters }), rich: true };
     /// <https://pushover.net/api#friendly>: two connections at a time.
     const MAX_CONCURRENCY: u32 = 2;
+    /// An application has so many messages in a month.
+    const QUOTA: Option<Quota<Config>> = Some(Quota::by(|config: &Config| vec![config.token.expose()]));
     const TARGET: Option<&'static str> = Some("USER");
     type Config = Config;
 
@@ -125,7 +134,7 @@ impl Channel for Pushover {
     }
 
     fn length(&self, message: &Message) -> usize {
-        Unit::Characters.count(&push::body(message))
+        Unit::Characters.count(&text(message))
     }
 
     async fn health_check(&self) -> Health {
@@ -139,10 +148,7 @@ impl Channel for Pushover {
             Ok(response) => self.error(&response),
             Err(error) => error,
         };
-        match error.kind {
-            SendErrorKind::RateLimited { .. } => Health::Unknown,
-            _ => Health::Down { reason: error.message },
-        }
+        error.health()
     }
 }
 
@@ -166,10 +172,13 @@ impl Pushover {
         let mut body = json!({
             "token": self.token.expose(),
             "user": user,
-            "message": push::body(message),
+            "message": text(message),
             "priority": priority,
             "timestamp": message.accepted_at.seconds(),
         });
+        if message.format == Format::Markdown {
+            body["html"] = Value::from(1);
+        }
         let short = |title: String| push::shortened(&title, title.len(), |text| text.chars().count() <= TITLE_MAX);
         if let Some(title) = push::title(message).and_then(short) {
             body["title"] = Value::from(title);
@@ -178,6 +187,10 @@ impl Pushover {
             if let Some(value) = message.data.get(name).and_then(Value::as_str) {
                 body[theirs] = Value::from(value);
             }
+        }
+        // Not from the notification's expiry: Pushover takes back what people have seen already, too.
+        if let Some(seconds) = message.data.get("ttl").and_then(Value::as_u64).filter(|seconds| *seconds > 0) {
+            body["ttl"] = Value::from(seconds);
         }
         body
     }
@@ -213,6 +226,14 @@ impl Pushover {
             error.message = tidy(&faults.join("; "), &secrets);
         }
         error
+    }
+}
+
+/// The text as Pushover reads it: markdown as the few tags that it knows.
+fn text(message: &Message) -> String {
+    match message.format {
+        Format::Text => message.body.clone(),
+        Format::Markdown => render(&message.body, Dialect::PushoverHtml),
     }
 }
 

@@ -18,8 +18,10 @@ use serde_json::{Value, json};
 use url::Url;
 
 use crate::http::{Request, Response, below};
+use crate::quota::{Allowance, Quota};
 use crate::secret_url::SecretUrl;
-use crate::{ChannelContext, ChannelPlugin, Classic, InitError, Setting, ways};
+use crate::{ChannelContext, ChannelPlugin, Classic, InitError, Setting, token, ways};
+use ways::Told;
 
 mod answer;
 #[cfg(test)]
@@ -114,6 +116,15 @@ impl ChannelPlugin for Slack {
             classic: None,
         },
     ];
+    const STEPS: &'static [&'static str] = &[
+        "Open <https://api.slack.com/apps>, **Create New App** → **From scratch**, and choose the workspace.",
+        "For a bot: **OAuth & Permissions** → **Bot Token Scopes** → add `chat:write` (and `chat:write.public` \
+         for public channels that the bot is not in). **Install to Workspace**, and copy the **Bot User OAuth \
+         Token**. In Slack, invite the bot into the channel: `/invite @name`. The channel's details show its id \
+         at their end.",
+        "For a webhook: **Incoming Webhooks** → on → **Add New Webhook**, choose the channel, and copy the \
+         address.",
+    ];
     const WAYS: &'static [&'static [&'static str]] = &[&["BOT_TOKEN", "CHANNEL"], &["WEBHOOK_URL"]];
     const LIMITS: Limits = Limits { text: Some(TextLimit { max: TEXT_MAX, unit: Unit::Characters }), rich: true };
     const MAX_CONCURRENCY: u32 = 4;
@@ -125,27 +136,26 @@ impl ChannelPlugin for Slack {
         burst: NonZeroU32::new(5).expect("5 is not zero"),
     });
     const TARGET: Option<&'static str> = Some("CHANNEL");
+    /// A message a second into each Slack channel, and more in short bursts. How much the workspace takes in all, Slack
+    /// says in its answers.
+    /// <https://docs.slack.dev/apis/web-api/rate-limits>
+    const QUOTA: Option<Quota<Config>> = Some(
+        Quota::by(|config: &Config| {
+            [&config.bot_token, &config.webhook_url].into_iter().flatten().map(Secret::expose).collect()
+        })
+        .with(&[Allowance::of_each("a Slack channel", 5, Duration::from_secs(5))]),
+    );
     /// Slack takes no key that it would know a repetition by.
     const DEDUPES: bool = false;
     type Config = Config;
 
     fn validate(config: &Config, problems: &mut Problems) {
-        let given = [
-            ("BOT_TOKEN", config.bot_token.is_some()),
-            ("CHANNEL", config.channel.is_some()),
-            ("WEBHOOK_URL", config.webhook_url.is_some()),
+        let settings = [
+            Told::of("BOT_TOKEN", config.bot_token.as_ref(), authorization, TOKEN_HELP),
+            Told::of("CHANNEL", config.channel.as_deref(), check_target, CHANNEL_HELP),
+            Told::of("WEBHOOK_URL", config.webhook_url.as_ref(), webhook, WEBHOOK_HELP),
         ];
-        let given: Vec<&str> = given.into_iter().filter_map(|(name, is_given)| is_given.then_some(name)).collect();
-        ways::check(Self::WAYS, &given, problems);
-        if let Some(Err(reason)) = config.bot_token.as_ref().map(authorization) {
-            problems.add_with_help("botToken", reason, TOKEN_HELP);
-        }
-        if let Some(Err(reason)) = config.channel.as_deref().map(check_target) {
-            problems.add_with_help("channel", reason, CHANNEL_HELP);
-        }
-        if let Some(Err(reason)) = config.webhook_url.as_ref().map(webhook) {
-            problems.add_with_help("webhookUrl", reason, WEBHOOK_HELP);
-        }
+        ways::check(Self::WAYS, &settings, problems);
         if config.thread_ts.as_deref().is_some_and(|ts| !is_ts(ts)) {
             problems.add_with_help("threadTs", "is no timestamp of a Slack message", THREAD_HELP);
         }
@@ -226,9 +236,7 @@ impl Channel for Slack {
         };
         match answer {
             Ok(()) => Health::Up,
-            // Being too fast says nothing about whether a send would work once there is room.
-            Err(error) if matches!(error.kind, SendErrorKind::RateLimited { .. }) => Health::Unknown,
-            Err(error) => Health::Down { reason: error.message },
+            Err(error) => error.health(),
         }
     }
 }
@@ -269,19 +277,9 @@ impl Bot {
 }
 
 fn authorization(token: &Secret) -> Result<HeaderValue, &'static str> {
-    let token = token.expose();
-    if token.is_empty() {
-        return Err("is empty; expected the bot's token");
-    }
-    if token.starts_with("http") {
-        return Err("is an address; the address of a webhook is the setting `webhookUrl`");
-    }
-    if !token.starts_with("xox") || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err("is no token of Slack; expected one that begins with xoxb-, without spaces");
-    }
-    let mut value = HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| "cannot stand in a header")?;
-    value.set_sensitive(true);
-    Ok(value)
+    let value = token::header("Bearer", token)?;
+    let is_slacks = token.expose().starts_with("xox");
+    is_slacks.then_some(value).ok_or("is no token of Slack; expected one that begins with xoxb-, without spaces")
 }
 
 fn webhook(url: &Secret) -> Result<SecretUrl, &'static str> {

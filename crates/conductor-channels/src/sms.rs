@@ -20,6 +20,7 @@ use url::Url;
 
 use crate::http::{Request, Response, below};
 use crate::markdown::{Dialect, Rendering};
+use crate::quota::Quota;
 use crate::{ChannelContext, ChannelPlugin, Classic, InitError, Setting};
 
 mod answer;
@@ -36,6 +37,8 @@ const BASE_URL: &str = "https://api.twilio.com";
 pub const BODY_MAX: usize = 1600;
 /// The most segments of a message, and what a channel uses of them unless it says else.
 pub const SEGMENTS_MAX: u32 = 10;
+/// For how many seconds Twilio keeps a message that its sender cannot send yet.
+const VALIDITY_MAX: u64 = 36_000;
 /// The most time that a health check may take.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(10);
 /// What goes before a message of high priority: in letters that every phone's alphabet has, so that it costs little.
@@ -148,9 +151,18 @@ impl ChannelPlugin for Sms {
             classic: None,
         },
     ];
+    const STEPS: &'static [&'static str] = &[
+        "Sign in to <https://console.twilio.com>. **Account Info** shows the **Account SID** and the **Auth \
+         Token**.",
+        "**Phone Numbers** → **Manage** → **Buy a number** that can send SMS; or **Messaging** → **Services** → \
+         create one and add senders. On a trial account, first verify each number that is to get messages.",
+    ];
     const LIMITS: Limits = Limits { text: Some(TextLimit { max: BODY_MAX, unit: Unit::Characters }), rich: false };
     const MAX_CONCURRENCY: u32 = 4;
     const TARGET: Option<&'static str> = Some("TO");
+    /// Twilio counts by account what is asked at once, and queues what its senders cannot send yet.
+    const QUOTA: Option<Quota<Config>> =
+        Some(Quota::by(|config: &Config| vec![&config.account_sid, config.auth_token.expose()]));
     /// Twilio makes a message of every request.
     const DEDUPES: bool = false;
     type Config = Config;
@@ -205,6 +217,8 @@ impl Channel for Sms {
             Sender::Service(service) => ("MessagingServiceSid", service),
         });
         fields.extend(callback.as_deref().map(|url| ("StatusCallback", url)));
+        let validity = self.validity(message);
+        fields.extend(validity.as_deref().map(|seconds| ("ValidityPeriod", seconds)));
         let request = Request::post(url).timeout(self.context.request_timeout()).form(&fields);
         let response = self.ask(request).await?;
         if !response.status.is_success() {
@@ -235,11 +249,7 @@ impl Channel for Sms {
             Ok(response) => self.error(&response),
             Err(error) => error,
         };
-        match error.kind {
-            // Being too fast says nothing about whether a send would work once there is room.
-            SendErrorKind::RateLimited { .. } => Health::Unknown,
-            _ => Health::Down { reason: error.message },
-        }
+        error.health()
     }
 
     fn receipt(&self, request: &ReceiptRequest) -> Result<ReceiptAnswer, ReceiptError> {
@@ -265,6 +275,12 @@ impl Sms {
     fn too_long(&self, segments: segments::Segments) -> String {
         let (count, encoding, most) = (segments.count, segments.encoding.as_str(), self.max_segments);
         format!("the message takes {count} segments ({encoding}); maxSegments allows {most}")
+    }
+
+    /// For how many seconds Twilio may keep the message in its queue, where that is less than it does anyway.
+    fn validity(&self, message: &Message) -> Option<String> {
+        let seconds = message.lifetime(self.context.clock.now()).as_secs();
+        (seconds < VALIDITY_MAX).then(|| seconds.to_string())
     }
 
     /// Where Twilio posts what becomes of the message.

@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 
 use crate::http::{Request, Response, classify, retry_after};
 use crate::markdown::{Dialect, Rendering, escape};
+use crate::quota::{Allowance, Quota};
 use crate::secret_url::SecretUrl;
 use crate::{ChannelContext, ChannelPlugin, Classic, InitError, Setting, head};
 
@@ -60,6 +61,12 @@ impl ChannelPlugin for Teams {
                   manual/paths/invoke?api-version=1&sig=example",
         classic: Some(Classic::Secret),
     }];
+    const STEPS: &'static [&'static str] = &[
+        "In Teams, right-click the channel or chat → **Workflows** → **Send webhook alerts to a channel** (or \
+         **to a chat**). Give it a name, **Next**, **Add workflow**.",
+        "Copy the address that it shows. The workflow belongs to the person who made it, and stops when that \
+         person leaves: add a second owner.",
+    ];
     const LIMITS: Limits = Limits { text: Some(TextLimit { max: MESSAGE_MAX, unit: Unit::Bytes }), rich: true };
     const MAX_CONCURRENCY: u32 = 2;
     /// <https://learn.microsoft.com/microsoftteams/platform/webhooks-and-connectors/how-to/connectors-using>
@@ -68,6 +75,13 @@ impl ChannelPlugin for Teams {
         per: Duration::from_secs(1),
         burst: NonZeroU32::new(4).expect("4 is not zero"),
     });
+    /// <https://learn.microsoft.com/microsoftteams/platform/webhooks-and-connectors/how-to/connectors-using>
+    const QUOTA: Option<Quota<Config>> =
+        Some(Quota::by(|config: &Config| vec![config.webhook_url.expose()]).with(&[Allowance::of_all(
+            "a workflow",
+            4,
+            Duration::from_secs(1),
+        )]));
     /// A workflow runs once for every request.
     const DEDUPES: bool = false;
     type Config = Config;

@@ -3,6 +3,7 @@
 //! <https://core.telegram.org/bots/api#sendmessage>
 
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -16,6 +17,8 @@ use serde_json::{Map, Value, json};
 use url::Url;
 
 use crate::http::{Request, Response, below};
+use crate::identity::{Identity, Shared};
+use crate::quota::{Allowance, Quota};
 use crate::{ChannelContext, ChannelPlugin, Classic, InitError, Setting};
 use chats::{Chat, Chats, Place};
 
@@ -35,6 +38,9 @@ pub const TEXT_MAX: usize = 4096;
 /// The most time that a health check may take.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// What is known of the chats of each bot.
+static CHATS: Shared<Chats> = Shared::new();
+
 /// The `telegram` plugin.
 pub struct Telegram {
     context: ChannelContext,
@@ -42,7 +48,7 @@ pub struct Telegram {
     token: Secret,
     place: Place,
     link_preview: bool,
-    chats: Chats,
+    chats: Arc<Chats>,
 }
 
 /// What a `telegram` channel can be told.
@@ -87,6 +93,14 @@ impl ChannelPlugin for Telegram {
             classic: Some(Classic::Id),
         },
     ];
+    const STEPS: &'static [&'static str] = &[
+        "In Telegram, write `/newbot` to [@BotFather](https://t.me/BotFather) and answer its questions. It \
+         answers with the token. For a bot that exists, `/token` shows it.",
+        "For a chat with yourself, open the bot and press **Start**: a bot cannot write to people first. For a \
+         group, add the bot to it. For a channel, add it as an administrator who may post messages.",
+        "Write something there, and ask `https://api.telegram.org/bot<token>/getUpdates` which chat it came from: \
+         its number is `chat.id`, negative for groups and channels. A topic's number is `message_thread_id`.",
+    ];
     const LIMITS: Limits = Limits { text: Some(TextLimit { max: TEXT_MAX, unit: Unit::Utf16 }), rich: true };
     const MAX_CONCURRENCY: u32 = 4;
     /// What all chats of a bot share; the narrower limits of a chat are told in the answers.
@@ -97,6 +111,14 @@ impl ChannelPlugin for Telegram {
         burst: NonZeroU32::new(30).expect("30 is not zero"),
     });
     const TARGET: Option<&'static str> = Some("CHAT_ID");
+    /// About a message a second to a chat, with short bursts, and 20 a minute to a group.
+    /// <https://core.telegram.org/bots/faq#my-bot-is-hitting-limits-how-do-i-avoid-this>
+    const QUOTA: Option<Quota<Config>> =
+        Some(Quota::by(|config: &Config| vec![config.bot_token.expose()]).placed(chats::without_topic).with(&[
+            Allowance::of_all("a bot", 30, Duration::from_secs(1)),
+            Allowance::of_each("a chat", 5, Duration::from_secs(5)),
+            Allowance::of_each_that("a group", 20, Duration::from_secs(60), chats::is_shared),
+        ]));
     type Config = Config;
 
     fn validate(config: &Config, problems: &mut Problems) {
@@ -115,7 +137,8 @@ impl ChannelPlugin for Telegram {
         let base = context.base_url.clone();
         let base = base.unwrap_or_else(|| Url::parse(BASE_URL).expect("the constant is a URL"));
         let (token, link_preview) = (config.bot_token, config.link_preview);
-        Ok(Self { context, base, token, place, link_preview, chats: Chats::default() })
+        let chats = CHATS.of(Identity::of(&[base.as_str(), token.expose()]), Chats::default);
+        Ok(Self { context, base, token, place, link_preview, chats })
     }
 }
 
@@ -150,17 +173,13 @@ impl Channel for Telegram {
 
     async fn health_check(&self) -> Health {
         let timeout = self.context.request_timeout().min(HEALTH_TIMEOUT);
-        let request = Request::get(self.method("getMe")).timeout(timeout);
+        let request = Request::post(self.method("getMe")).timeout(timeout);
         let error = match self.context.http.send(request).await {
             Ok(response) if response.status.is_success() => return health(&response),
             Ok(response) => answer::error(&response, true, self.token.expose(), self.context.clock.now()),
             Err(error) => error.into(),
         };
-        match error.kind {
-            // Being too fast says nothing about whether a send would work once there is room.
-            SendErrorKind::RateLimited { .. } => Health::Unknown,
-            _ => Health::Down { reason: error.message },
-        }
+        error.health()
     }
 }
 

@@ -76,7 +76,8 @@ pub struct Config {
     /// tell who sent.
     #[schemars(with = "Option<String>")]
     pub secret: Option<Secret>,
-    /// Headers that every request gets, such as `{"X-Room": "kitchen"}`.
+    /// Headers that every request gets, 20 at most, such as `{"X-Room": "kitchen"}`. They are no place for secrets: the
+    /// file can be committed.
     #[serde(default)]
     pub headers: BTreeMap<String, String>,
 }
@@ -97,12 +98,15 @@ impl ChannelPlugin for Webhook {
             name: "SECRET",
             secret: true,
             required: false,
-            about: "The signing secret: `whsec_` and base64 of 24 to 64 bytes (`openssl rand -base64 32` makes one). \
-                    Without it nothing is signed, and the receiver cannot tell who sent.",
+            about: "The signing secret: `whsec_` and base64 of 24 to 64 bytes (`openssl rand -base64 32` makes one), or \
+                    `whsk_` and base64 of an ed25519 key. Without it nothing is signed, and the receiver cannot tell \
+                    who sent.",
             example: "whsec_ZXhhbXBsZS1leGFtcGxlLWV4YW1wbGUtZXhhbXBsZQ==",
             classic: Some(Classic::Secret),
         },
     ];
+    const STEPS: &'static [&'static str] =
+        &["Make a secret: `echo \"whsec_$(openssl rand -base64 32)\"`. Give it to the receiver."];
     const LIMITS: Limits = Limits::NONE;
     const MAX_CONCURRENCY: u32 = 8;
     /// A receiver can tell a repetition by `webhook-id`, which is the same in every attempt; whether it does is not
@@ -188,6 +192,8 @@ impl Webhook {
                 "priority": message.priority,
                 "data": message.data,
                 "metadata": message.metadata,
+                "key": message.key,
+                "expiresAt": message.expires_at,
             },
         })
     }

@@ -20,7 +20,8 @@ use url::Url;
 
 use crate::http::{Request, Response, below};
 use crate::markdown::{Dialect, Rendering};
-use crate::{ChannelContext, ChannelPlugin, Classic, InitError, Setting};
+use crate::quota::{Allowance, Quota};
+use crate::{ChannelContext, ChannelPlugin, Classic, InitError, Setting, token};
 
 mod answer;
 mod receipts;
@@ -121,6 +122,15 @@ impl ChannelPlugin for WhatsApp {
             classic: None,
         },
     ];
+    const STEPS: &'static [&'static str] = &[
+        "Open <https://developers.facebook.com/apps>, create an app of the type **Business** and add **WhatsApp** \
+         to it.",
+        "**WhatsApp** → **API Setup** shows the **Phone number ID**. Register the number there.",
+        "In Meta's **Business settings**: **System users** → **Add**, give it the app and the WhatsApp account, \
+         then **Generate token** with `whatsapp_business_messaging`. The token that API Setup shows ends after a \
+         day.",
+        "**App settings** → **Basic** shows the **App secret**.",
+    ];
     const LIMITS: Limits = Limits { text: Some(TextLimit { max: TEXT_MAX, unit: Unit::Characters }), rich: true };
     const MAX_CONCURRENCY: u32 = 8;
     /// What a number may send by default.
@@ -131,12 +141,22 @@ impl ChannelPlugin for WhatsApp {
         burst: NonZeroU32::new(80).expect("80 is not zero"),
     });
     const TARGET: Option<&'static str> = Some("TO");
+    /// What a number may send by default; and to one person a message in six seconds, of which 45 may be borrowed ahead.
+    /// <https://developers.facebook.com/docs/whatsapp/cloud-api/overview#throughput>
+    const QUOTA: Option<Quota<Config>> = Some(
+        Quota::by(|config: &Config| vec![&config.phone_number_id, config.access_token.expose()])
+            .placed(without_plus)
+            .with(&[
+                Allowance::of_all("a phone number", 80, Duration::from_secs(1)),
+                Allowance::of_each("a recipient", 45, Duration::from_secs(270)),
+            ]),
+    );
     /// Meta makes a message of every request.
     const DEDUPES: bool = false;
     type Config = Config;
 
     fn validate(config: &Config, problems: &mut Problems) {
-        if let Err(reason) = authorization(&config.access_token) {
+        if let Err(reason) = token::header("Bearer", &config.access_token) {
             problems.add_with_help("accessToken", reason, "make one for a system user in Meta's Business settings");
         }
         let id = &config.phone_number_id;
@@ -155,7 +175,7 @@ impl ChannelPlugin for WhatsApp {
     }
 
     async fn initialize(config: Config, context: ChannelContext) -> Result<Self, InitError> {
-        let authorization = authorization(&config.access_token);
+        let authorization = token::header("Bearer", &config.access_token);
         let authorization = authorization.map_err(|reason| InitError(format!("accessToken {reason}")))?;
         let base = context.base_url.clone();
         let base = base.unwrap_or_else(|| Url::parse(BASE_URL).expect("the constant is a URL"));
@@ -196,11 +216,7 @@ impl Channel for WhatsApp {
             Ok(response) => self.error(&response),
             Err(error) => error,
         };
-        match error.kind {
-            // Being too fast says nothing about whether a send would work once there is room.
-            SendErrorKind::RateLimited { .. } => Health::Unknown,
-            _ => Health::Down { reason: error.message },
-        }
+        error.health()
     }
 
     fn receipt(&self, request: &ReceiptRequest) -> Result<ReceiptAnswer, ReceiptError> {
@@ -256,9 +272,14 @@ impl WhatsApp {
     }
 }
 
+/// The same number whether it was written with its plus or not.
+fn without_plus(target: &str) -> &str {
+    target.strip_prefix('+').unwrap_or(target)
+}
+
 /// A number as Meta takes it: with a plus, which may be left out here.
 fn number(text: &str) -> Option<String> {
-    let digits = text.strip_prefix('+').unwrap_or(text);
+    let digits = without_plus(text);
     let fits = (7..=15).contains(&digits.len()) && !digits.starts_with('0');
     (fits && digits.bytes().all(|byte| byte.is_ascii_digit())).then(|| format!("+{digits}"))
 }
@@ -285,20 +306,4 @@ fn text(message: &Message) -> String {
 
 fn too_long(length: usize) -> String {
     format!("the message is {length} characters long with its title and its marks; {TEXT_MAX} are allowed")
-}
-
-fn authorization(token: &Secret) -> Result<HeaderValue, &'static str> {
-    let token = token.expose();
-    if token.is_empty() {
-        return Err("is empty; expected the access token");
-    }
-    if token.starts_with("Bearer ") {
-        return Err("begins with the name of a scheme; expected the token alone");
-    }
-    if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err("holds a space, a line break or a character outside ASCII, which no token has");
-    }
-    let mut value = HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| "cannot stand in a header")?;
-    value.set_sensitive(true);
-    Ok(value)
 }

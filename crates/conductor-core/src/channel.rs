@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use crate::delivery::{DeliveryKey, Outcome};
-use crate::id::{DeliveryId, NotificationId};
+use crate::id::{DeliveryId, NotificationId, TenantId};
 use crate::notification::{Format, Priority, word};
 use crate::receipts::{PartKey, ReceiptAnswer, ReceiptError, ReceiptRequest};
 use crate::time::Timestamp;
@@ -86,6 +86,10 @@ pub struct Message {
     pub metadata: BTreeMap<String, String>,
     /// When the notification was accepted.
     pub accepted_at: Timestamp,
+    /// When it is of no use any more: a provider that keeps it for a device or a phone that is off should then forget it.
+    pub expires_at: Timestamp,
+    /// The notification's `key`: what has the same is about the same thing.
+    pub key: Option<String>,
     /// Which part of a text that was too long for one message, from 0. Title and marks belong into part 0 only.
     pub part: u32,
     /// How many parts there are: 1 where the text was not split.
@@ -102,6 +106,21 @@ impl Message {
             0 => self.delivery.uuid(),
             part => Uuid::new_v5(&self.delivery.uuid(), &part.to_be_bytes()),
         }
+    }
+
+    /// What this part takes the place of where people see it: what has the same is replaced. Without a `key` it is
+    /// [`Self::part_id`], so that a repetition replaces what it repeats; with one, it is the same in all of the tenant's
+    /// notifications that have this key.
+    pub fn replaces(&self, tenant: TenantId) -> Uuid {
+        match &self.key {
+            None => self.part_id(),
+            Some(key) => Uuid::new_v5(&tenant.uuid(), format!("{}:{key}", self.part).as_bytes()),
+        }
+    }
+
+    /// For how long from `now` a provider should keep it; at least a second.
+    pub fn lifetime(&self, now: Timestamp) -> Duration {
+        self.expires_at.since(now).max(Duration::from_secs(1))
     }
 
     /// What a provider that reports later is given to name this part by.
@@ -258,6 +277,15 @@ impl SendError {
         Self { kind, message: message.into(), code: None }
     }
 
+    /// What it says of the channel where it is the answer to the question whether that works. Being too fast says nothing:
+    /// a send may work once there is room.
+    pub fn health(self) -> Health {
+        match self.kind {
+            SendErrorKind::RateLimited { .. } => Health::Unknown,
+            _ => Health::Down { reason: self.message },
+        }
+    }
+
     /// Adds the provider's own code.
     #[must_use]
     pub fn with_code(mut self, code: impl Into<String>) -> Self {
@@ -299,10 +327,9 @@ mod tests {
         assert_eq!(counts, [4, 5, 10]);
     }
 
-    #[test]
-    fn a_part_has_an_id_of_its_own_that_never_changes() {
+    fn message() -> Message {
         let notification = NotificationId::new(Uuid::from_u128(7));
-        let mut message = Message {
+        Message {
             notification,
             delivery: DeliveryId::derive(notification, 0),
             ordinal: 0,
@@ -315,10 +342,17 @@ mod tests {
             data: Map::new(),
             metadata: BTreeMap::new(),
             accepted_at: Timestamp::ZERO,
+            expires_at: Timestamp::from_millis(90_000),
+            key: None,
             part: 0,
             parts: 3,
             trace: None,
-        };
+        }
+    }
+
+    #[test]
+    fn a_part_has_an_id_of_its_own_that_never_changes() {
+        let mut message = message();
         assert_eq!(message.part_id(), message.delivery.uuid());
         message.part = 1;
         let second = message.part_id();
@@ -326,5 +360,24 @@ mod tests {
         assert_eq!(message.part_id(), second);
         message.part = 2;
         assert_ne!(message.part_id(), second);
+    }
+
+    #[test]
+    fn what_has_the_same_key_takes_the_same_place_within_a_tenant() {
+        let (one, other) = (TenantId::new(Uuid::from_u128(1)), TenantId::new(Uuid::from_u128(2)));
+        let mut first = message();
+        assert_eq!(first.replaces(one), first.part_id());
+        first.key = Some("pump".into());
+        let second = Message { delivery: DeliveryId::new(Uuid::from_u128(9)), ..first.clone() };
+        assert_eq!(first.replaces(one), second.replaces(one));
+        assert_ne!(first.replaces(one), second.replaces(other));
+        assert_ne!(first.replaces(one), Message { part: 1, ..first.clone() }.replaces(one));
+        assert_ne!(first.replaces(one), Message { key: Some("door".into()), ..first.clone() }.replaces(one));
+    }
+
+    #[test]
+    fn a_lifetime_is_what_is_left_until_it_expires() {
+        let lifetime = |millis| message().lifetime(Timestamp::from_millis(millis)).as_millis();
+        assert_eq!([0, 80_000, 90_000, 200_000].map(lifetime), [90_000, 10_000, 1_000, 1_000]);
     }
 }

@@ -7,8 +7,8 @@ use std::time::Instant;
 use conductor_channels::Plugin;
 use conductor_core::store::{Accepted, Idempotency, NewNotification};
 use conductor_core::{
-    ChannelId, Draft, Fallback, Format, Notification, Priority, Problem, Problems, Status, StoreError, TenantId,
-    Timestamp, TraceContext,
+    ChannelId, Draft, Fallback, Format, Notification, NotificationId, Priority, Problem, Problems, Status, StoreError,
+    TenantId, Timestamp, TraceContext,
 };
 use serde_json::{Map, Value};
 use uuid::Uuid;
@@ -66,9 +66,20 @@ pub struct Prepared {
 
 /// Finds the channels and checks the limits. `problems` is what reading the request has found already: everything that
 /// is wrong is told together, and nothing twice.
-pub fn prepare(app: &App, tenant: &Tenant, request: SendRequest, mut problems: Problems) -> Result<Prepared, Problems> {
+pub fn prepare(app: &App, tenant: &Tenant, request: SendRequest, problems: Problems) -> Result<Prepared, Problems> {
     let now = app.clock.now();
-    let channel = match channel_of(app.plugins, tenant, &request.route) {
+    check(app.plugins, tenant, request, problems, (app.ids.next(now), now))
+}
+
+/// [`prepare`] with the notification's id and the time of its acceptance: a pure function.
+pub(crate) fn check(
+    plugins: &[Plugin],
+    tenant: &Tenant,
+    request: SendRequest,
+    mut problems: Problems,
+    (id, now): (NotificationId, Timestamp),
+) -> Result<Prepared, Problems> {
+    let channel = match channel_of(plugins, tenant, &request.route) {
         Ok(channel) => Some(channel),
         Err(problem) => {
             add_unless_told(&mut problems, within("", problem));
@@ -77,7 +88,7 @@ pub fn prepare(app: &App, tenant: &Tenant, request: SendRequest, mut problems: P
     };
     let mut fallback = Vec::with_capacity(request.fallback.len());
     for (index, route) in request.fallback.into_iter().enumerate() {
-        match channel_of(app.plugins, tenant, &route) {
+        match channel_of(plugins, tenant, &route) {
             Ok(channel) => fallback.push(Fallback {
                 channel: channel.kind.to_owned(),
                 channel_id: channel.id,
@@ -89,7 +100,7 @@ pub fn prepare(app: &App, tenant: &Tenant, request: SendRequest, mut problems: P
     let first_due = request.send_at.map_or(now, |at| at.max(now));
     let expires_after = channel.map_or(DEFAULT_EXPIRY, |channel| channel.expires_after);
     let draft = Draft {
-        id: app.ids.next(now),
+        id,
         tenant: tenant.id,
         channel: channel.map_or_else(String::new, |channel| channel.kind.to_owned()),
         channel_id: channel.map_or(ChannelId::new(Uuid::nil()), |channel| channel.id),

@@ -6,14 +6,17 @@ use std::sync::atomic::AtomicUsize;
 use arc_swap::ArcSwap;
 use conductor_channels::Plugin;
 use conductor_core::{Clock, Store, StoreError, Timestamp};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Notify};
 use tokio_util::sync::CancellationToken;
 
+use crate::app::reloads::Reloads;
 use crate::ids::IdGenerator;
 use crate::outcomes::{Outcomes, ReplaySignals};
 use crate::registry::Registry;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::traces::Tracer;
+
+pub mod reloads;
 
 /// The running server's shared parts.
 pub struct App {
@@ -27,6 +30,8 @@ pub struct App {
     pub outcomes: Outcomes,
     /// Those who begin bulk retries or wait for their end, and who does them.
     pub replays: ReplaySignals,
+    /// Where a new configuration is asked for.
+    pub reloads: Reloads,
     /// What is counted.
     pub metrics: Metrics,
     /// Makes spans of what the server does, where they are exported.
@@ -42,6 +47,7 @@ pub struct App {
     /// Cancelled when the server begins to stop.
     pub stop: CancellationToken,
     registry: ArcSwap<Registry>,
+    replaced: Notify,
 }
 
 impl App {
@@ -57,13 +63,13 @@ impl App {
         let started_at = clock.now();
         let metrics = Metrics::new();
         metrics.follow(registry.channel_types());
-        metrics.configuration.begun(1, started_at);
         Self {
             store,
             clock,
             ids,
             outcomes: Outcomes::default(),
             replays: ReplaySignals::default(),
+            reloads: Reloads::default(),
             metrics,
             tracer: Tracer::off(),
             started_at,
@@ -72,6 +78,7 @@ impl App {
             plugins,
             stop,
             registry: ArcSwap::from_pointee(registry),
+            replaced: Notify::new(),
         }
     }
 
@@ -87,5 +94,18 @@ impl App {
     /// The configuration now. Take it once for a request or an attempt and pass it down.
     pub fn registry(&self) -> Arc<Registry> {
         self.registry.load_full()
+    }
+
+    /// Puts another configuration in the place of the one that is served. Gives that one.
+    pub fn replace_registry(&self, next: Arc<Registry>) -> Arc<Registry> {
+        self.metrics.follow(next.channel_types());
+        let before = self.registry.swap(next);
+        self.replaced.notify_one();
+        before
+    }
+
+    /// Waits until the configuration has been replaced since it was asked for the last time. For the dispatcher.
+    pub async fn registry_replaced(&self) {
+        self.replaced.notified().await;
     }
 }

@@ -14,6 +14,7 @@ pub mod janitor;
 pub mod outcomes;
 pub mod readings;
 pub mod registry;
+pub mod reload;
 pub mod replays;
 pub mod server;
 pub mod telemetry;

@@ -1,7 +1,6 @@
 //! The running server: everything wired together, and taken apart again.
 
 use std::net::SocketAddr;
-use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +9,6 @@ use conductor_channels::Plugin;
 use conductor_channels::http::HttpClients;
 use conductor_core::{Clock, NotificationId, Store};
 use conductor_store::{OpenError, SqliteStore};
-use futures_util::FutureExt as _;
 use futures_util::future::join_all;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -18,12 +16,13 @@ use tokio_util::task::TaskTracker;
 use url::Url;
 
 use crate::app::App;
-use crate::config::Configuration;
+use crate::config::{Configuration, Source};
 use crate::dispatch::Bounds;
 use crate::export::Exporter;
 use crate::ids::IdGenerator;
 use crate::registry::Registry;
-use crate::{api, callbacks, dispatch, janitor, replays};
+use crate::reload::Reloader;
+use crate::{api, callbacks, dispatch, janitor, reload, replays};
 
 pub mod limits;
 
@@ -34,13 +33,13 @@ use limits::Limits;
 
 /// How long a stop lets attempts under way end.
 pub const STOP_GRACE: Duration = Duration::from_secs(30);
-/// How long a stop lets the channels shut down.
-const SHUTDOWN_MAX: Duration = Duration::from_secs(5);
 
 /// What a server is started with.
 pub struct Options {
     /// The valid configuration.
     pub configuration: Configuration,
+    /// Where it is read again when it has changed.
+    pub source: Source,
     /// Where the store lies.
     pub data_dir: PathBuf,
     /// The public port, bound already, so that a taken port is found out before anything is begun.
@@ -89,7 +88,7 @@ pub struct Server {
 impl Server {
     /// Opens the store, makes the channels and begins to serve.
     pub async fn start(options: Options) -> Result<Self, StartError> {
-        let Options { configuration, data_dir, listener, metrics_listener, plugins, public_url, clock, limits } =
+        let Options { configuration, source, data_dir, listener, metrics_listener, plugins, public_url, clock, limits } =
             options;
         let listener = into_async(listener)?;
         let metrics_listener = metrics_listener.map(into_async).transpose()?;
@@ -98,7 +97,7 @@ impl Server {
         let store = SqliteStore::open(&data_dir, Arc::clone(&clock))?;
         let latest = store.latest();
         let ids = IdGenerator::after(latest);
-        let http = HttpClients::new();
+        let (http, readings) = (HttpClients::new(), configuration.readings.clone());
         let exported = configuration.otlp.clone();
         let registry = Registry::build(configuration, &http, &clock, public_url.as_ref()).await;
         let registry = match registry {
@@ -113,6 +112,9 @@ impl Server {
         let exporter = exported.map(|settings| Exporter::of(&mut app, settings, &http));
         let app = Arc::new(app);
         let exports = exporting(&app, exporter);
+        let registry = app.registry();
+        registry.open_channels(None);
+        app.metrics.configuration.begun(registry.version().number, registry.version().loaded_at);
         if let Err(error) = app.subscribe().await {
             tracing::warn!(%error, "Who wants callbacks could not be written; it is tried again");
         }
@@ -124,6 +126,9 @@ impl Server {
         work.spawn(janitor::run(Arc::clone(&app), stop.clone(), latest.map(NotificationId::made_at)));
         work.spawn(callbacks::run(Arc::clone(&app), slots, stop.clone()));
         work.spawn(replays::run(Arc::clone(&app), stop.clone()));
+        let source = Arc::new(source);
+        let reloader = Reloader { app: Arc::clone(&app), source, http, public_url, tracker: work.clone() };
+        work.spawn(reload::run(reloader, readings, stop.clone()));
         let router = api::router(Arc::clone(&app));
         connections.spawn(listen::run(listener, router, limits, connections.clone(), stop.clone()));
         if let Some(listener) = metrics_listener {
@@ -167,13 +172,7 @@ impl Server {
             );
         }
         let registry = self.app.registry();
-        join_all(registry.channels().map(async |channel| {
-            let ended = AssertUnwindSafe(channel.channel.shutdown()).catch_unwind();
-            if !matches!(tokio::time::timeout(SHUTDOWN_MAX, ended).await, Ok(Ok(()))) {
-                tracing::warn!(channel.id = %channel.id, channel.name = %channel.name, "The channel did not shut down");
-            }
-        }))
-        .await;
+        join_all(registry.channels().map(|channel| channel.shut_down())).await;
         let (exporting, end) = &self.exports;
         end.cancel();
         exporting.close();

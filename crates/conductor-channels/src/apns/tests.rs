@@ -15,7 +15,7 @@ use super::token::{KEPT, KEPT_MIN};
 use super::*;
 use crate::contract::tls::Identity;
 use crate::contract::{
-    Answer, Provider, Seen, Subject, context, contract_tests, faults, is_of_class, message, now, plugin, spec,
+    Answer, Provider, Seen, Subject, context, contract_tests, error_classes, faults, is_of_class, message, now, plugin,
 };
 use crate::http::{HttpClients, Lookup};
 use crate::jwt::tests::{is_valid_elsewhere, parts};
@@ -67,15 +67,7 @@ fn refused(status: u16, reason: &str) -> Answer {
 contract_tests!(subject(), |seen: &Seen| seen.header("apns-collapse-id").to_owned());
 
 async fn seen(message: &Message) -> Seen {
-    let provider = Provider::answering([made()]).await;
-    let receipt = subject().channel_to(&provider).await.send(message).await;
-    assert_eq!(receipt, Ok(Receipt { provider_id: Some(ID.into()) }));
-    provider.only()
-}
-
-async fn refusal(message: &Message, answer: Answer) -> SendError {
-    let provider = Provider::answering([answer]).await;
-    subject().channel_to(&provider).await.send(message).await.expect_err("a refusal")
+    subject().seen(message).await
 }
 
 async fn channel(key_id: &str, provider: &Provider, clock: &Arc<ManualClock>) -> Arc<dyn Channel> {
@@ -96,9 +88,17 @@ async fn a_notification_is_sent_as_apple_wants_it() {
     let message = urgent();
     let seen = seen(&message).await;
     assert_eq!((seen.method.as_str(), seen.path.as_str()), ("POST", format!("/3/device/{DEVICE}").as_str()));
-    let headers = ["apns-topic", "apns-push-type", "apns-priority", "apns-id", "apns-collapse-id", "content-type"];
-    let id = message.part_id().to_string();
-    let expected = ["com.example.app", "alert", "10", &id, &id, "application/json"];
+    let headers = [
+        "apns-topic",
+        "apns-push-type",
+        "apns-priority",
+        "apns-id",
+        "apns-collapse-id",
+        "apns-expiration",
+        "content-type",
+    ];
+    let (id, expires) = (message.part_id().to_string(), message.expires_at.seconds().to_string());
+    let expected = ["com.example.app", "alert", "10", &id, &id, &expires, "application/json"];
     assert_eq!(headers.map(|name| seen.header(name)), expected);
     let expected = json!({
         "aps": {
@@ -108,6 +108,22 @@ async fn a_notification_is_sent_as_apple_wants_it() {
         "room": "cellar", "litres": 7,
     });
     assert_eq!(seen.json(), expected);
+}
+
+#[tokio::test]
+async fn what_has_the_same_key_takes_the_first_ones_place_under_an_id_of_its_own() {
+    let keyed = |number: u128| Message {
+        delivery: conductor_core::DeliveryId::new(uuid::Uuid::from_u128(number)),
+        key: Some("a key in words, longer than the 64 bytes that Apple takes for one".into()),
+        ..urgent()
+    };
+    let (first, second) = (seen(&keyed(1)).await, seen(&keyed(2)).await);
+    let place = first.header("apns-collapse-id");
+    assert!(place == second.header("apns-collapse-id") && place.len() <= 64, "{place}");
+    assert_ne!(place, seen(&urgent()).await.header("apns-collapse-id"));
+    assert_ne!(first.header("apns-id"), second.header("apns-id"));
+    let past = Message { expires_at: conductor_core::Timestamp::ZERO, ..urgent() };
+    assert_eq!(seen(&past).await.header("apns-expiration"), "1", "0 has a meaning of its own");
 }
 
 #[tokio::test]
@@ -133,7 +149,7 @@ async fn a_long_text_is_shortened_until_all_fits() {
     }
     let mut full = urgent();
     full.data.insert("blob".into(), json!("x".repeat(PAYLOAD_MAX_BYTES)));
-    let error = refusal(&full, made()).await;
+    let error = subject().refusal(&full, made()).await;
     assert!(error.kind == SendErrorKind::Rejected && error.message.contains("4096 bytes"), "{error}");
 }
 
@@ -141,7 +157,7 @@ async fn a_long_text_is_shortened_until_all_fits() {
 async fn the_callers_data_cannot_take_apples_place() {
     let mut message = message("hello");
     message.data.insert("aps".into(), json!({ "badge": 9 }));
-    let error = refusal(&message, made()).await;
+    let error = subject().refusal(&message, made()).await;
     assert!(error.kind == SendErrorKind::Rejected && error.message.contains("data.aps"), "{error}");
 }
 
@@ -167,29 +183,22 @@ async fn the_target_is_another_device() {
 
 #[tokio::test]
 async fn the_error_table_is_kept() {
-    let Some(table) = spec("error_classes.json") else { return };
-    let rows = table["providers"]["apns"].as_array().expect("the table has APNs");
-    let mut tried = 0;
-    for row in rows {
-        // GOAWAY is no answer: another test has it.
-        let Some(status) = row["status"].as_u64().filter(|status| *status != 200) else { continue };
-        let class = row["class"].as_str().expect("a class");
-        for reason in row["code"].as_str().expect("reasons").split(", ") {
-            let error = refusal(&message("hello"), refused(u16::try_from(status).expect("a status"), reason)).await;
+    for row in error_classes("apns", 12).into_iter().flatten().filter(|row| row.class != "ok") {
+        // GOAWAY is no answer and has no status: another test has it.
+        for (status, reason) in row.statuses.iter().flat_map(|status| row.codes().map(|reason| (*status, reason))) {
+            let error = subject().refusal(&message("hello"), refused(status, reason)).await;
             assert!(error.message.contains(reason) && error.code.as_deref() == Some(reason), "{error:?}");
-            assert!(is_of_class(&Err(error.clone()), class), "{status} {reason} {class}: {error:?}");
-            tried += 1;
+            assert!(is_of_class(&Err(error.clone()), &row.class), "{status} {reason} {}: {error:?}", row.class);
         }
     }
-    assert!(tried > 30, "{tried}");
 }
 
 #[tokio::test]
 async fn too_many_to_one_device_hold_back_only_that_one() {
     let limited = |scope| SendErrorKind::RateLimited { retry_after: None, scope };
-    let one = refusal(&message("hello"), refused(429, "TooManyRequests")).await;
+    let one = subject().refusal(&message("hello"), refused(429, "TooManyRequests")).await;
     assert_eq!(one.kind, limited(Scope::Lane));
-    let all = refusal(&message("hello"), refused(429, "TooManyProviderTokenUpdates")).await;
+    let all = subject().refusal(&message("hello"), refused(429, "TooManyProviderTokenUpdates")).await;
     assert_eq!(all.kind, limited(Scope::Channel));
 }
 

@@ -2,15 +2,14 @@
 //!
 //! <https://developer.apple.com/documentation/usernotifications/establishing-a-token-based-connection-to-apns>
 
-use std::collections::HashMap;
-use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use conductor_core::{Secret, Timestamp};
 use http::HeaderValue;
-use ring::digest::{SHA256, digest};
 use serde_json::json;
 
+use crate::identity::{Identity, Kept, Shared};
 use crate::jwt::{KeyError, SignError, Signer};
 
 /// Apple wants a new token no sooner than after so long.
@@ -18,19 +17,23 @@ pub(super) const KEPT_MIN: Duration = Duration::from_secs(20 * 60);
 /// A token is used for so long. Apple refuses it after an hour.
 pub(super) const KEPT: Duration = Duration::from_secs(40 * 60);
 
-/// Who signs: the team, the key's id, and the SHA-256 of the key.
-type Identity = (String, String, Vec<u8>);
-
 /// The tokens of all channels. Those with the same key have one between them, because Apple counts how often it
 /// changes.
-static TOKENS: LazyLock<Mutex<HashMap<Identity, Weak<ProviderToken>>>> = LazyLock::new(Mutex::default);
+static TOKENS: Shared<ProviderToken> = Shared::new();
 
 /// A key with the token that it has signed last.
 pub(super) struct ProviderToken {
     signer: Signer,
     key_id: String,
     team_id: String,
-    issued: Mutex<Option<(Bearer, Timestamp)>>,
+    issued: Mutex<Option<Issued>>,
+}
+
+/// A token, and when it was signed: by the channel's clock, and by that which nobody sets.
+struct Issued {
+    bearer: Bearer,
+    at: Timestamp,
+    instant: Instant,
 }
 
 /// A token, ready to be sent.
@@ -50,20 +53,21 @@ impl Bearer {
     }
 }
 
+impl Kept for ProviderToken {
+    /// Apple would count a new token.
+    fn is_spent(&self) -> bool {
+        let issued = self.issued.lock().unwrap_or_else(PoisonError::into_inner);
+        issued.as_ref().is_none_or(|issued| issued.instant.elapsed() >= KEPT_MIN)
+    }
+}
+
 impl ProviderToken {
     /// The token of this key, which is shared with the other channels that have the same.
     pub(super) fn of(key: &str, key_id: &str, team_id: &str) -> Result<Arc<Self>, KeyError> {
         let signer = Signer::es256(key)?;
-        let identity = (team_id.to_owned(), key_id.to_owned(), digest(&SHA256, key.as_bytes()).as_ref().to_vec());
-        let mut tokens = TOKENS.lock().unwrap_or_else(PoisonError::into_inner);
-        tokens.retain(|_, token| token.strong_count() > 0);
-        if let Some(token) = tokens.get(&identity).and_then(Weak::upgrade) {
-            return Ok(token);
-        }
+        let identity = Identity::of(&[team_id, key_id, key]);
         let (key_id, team_id) = (key_id.to_owned(), team_id.to_owned());
-        let token = Arc::new(Self { signer, key_id, team_id, issued: Mutex::default() });
-        tokens.insert(identity, Arc::downgrade(&token));
-        Ok(token)
+        Ok(TOKENS.of(identity, || Self { signer, key_id, team_id, issued: Mutex::default() }))
     }
 
     /// The token that is good now.
@@ -80,15 +84,13 @@ impl ProviderToken {
 
     fn issued_within(&self, kept: Duration, now: Timestamp) -> Result<Bearer, SignError> {
         let mut issued = self.issued.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((bearer, at)) = &*issued
-            && *at <= now
-            && now.since(*at) < kept
-        {
+        let good = issued.as_ref().filter(|issued| issued.at <= now && now.since(issued.at) < kept);
+        if let Some(Issued { bearer, .. }) = good {
             return Ok(bearer.clone());
         }
         let claims = json!({ "iss": self.team_id, "iat": now.seconds() });
         let bearer = Bearer(Secret::new(self.signer.sign(&self.key_id, &claims)?));
-        *issued = Some((bearer.clone(), now));
+        *issued = Some(Issued { bearer: bearer.clone(), at: now, instant: Instant::now() });
         Ok(bearer)
     }
 }

@@ -200,7 +200,7 @@ pub(crate) async fn nothing_shows_a_secret(subject: &Subject) {
 }
 
 pub(crate) async fn an_address_that_is_not_allowed_is_refused(subject: &Subject) {
-    let provider = Provider::answering([subject.success.clone()]).await;
+    let provider = Provider::on_localhost([subject.success.clone()]).await;
     let clients = HttpClients::new();
     for host in ["127.0.0.1", "localhost", "2130706433", "0x7f000001", "[::ffff:127.0.0.1]"] {
         let url = format!("http://{host}:{}/", provider.port()).parse().expect("a URL");

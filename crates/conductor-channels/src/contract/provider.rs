@@ -1,8 +1,8 @@
 //! A provider that does as its script says, well or badly.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -46,6 +46,15 @@ impl Answer {
         Self::Reply { status, headers, body: body.to_string() }
     }
 
+    pub(crate) fn text(status: u16, body: impl Into<String>) -> Self {
+        Self::Reply { status, headers: Vec::new(), body: body.into() }
+    }
+
+    /// What something between here and the provider answers in its place.
+    pub(crate) fn page() -> Self {
+        Self::text(200, "<html>Please log in</html>")
+    }
+
     pub(crate) fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
         if let Self::Reply { headers, .. } = &mut self {
             headers.push((name, value.into()));
@@ -65,6 +74,11 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
+    pub(crate) fn of(method: &str, path: &str) -> Self {
+        let (method, path) = (method.to_owned(), path.to_owned());
+        Self { method, path, headers: HeaderMap::new(), body: Vec::new(), text: String::new() }
+    }
+
     pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("")
     }
@@ -89,17 +103,25 @@ pub(crate) struct Provider {
 }
 
 impl Provider {
-    /// Answers so, one after the other; the last answer again and again.
+    /// Answers so, one after the other; the last answer again and again. It has an address of its own in this process:
+    /// what is remembered of another provider, which had the same port, is not remembered of this one.
     pub(crate) async fn answering(script: impl IntoIterator<Item = Answer>) -> Self {
-        Self::start(script, None).await
+        static NEXT: AtomicU32 = AtomicU32::new(u32::from_be_bytes([127, 0, 1, 0]));
+        let address = Ipv4Addr::from(NEXT.fetch_add(1, Ordering::SeqCst));
+        Self::start(address, script, None).await
+    }
+
+    /// The same at the address that `localhost` has.
+    pub(crate) async fn on_localhost(script: impl IntoIterator<Item = Answer>) -> Self {
+        Self::start(Ipv4Addr::LOCALHOST, script, None).await
     }
 
     pub(crate) async fn with_tls(script: impl IntoIterator<Item = Answer>, tls: TlsAcceptor) -> Self {
-        Self::start(script, Some(tls)).await
+        Self::start(Ipv4Addr::LOCALHOST, script, Some(tls)).await
     }
 
-    async fn start(script: impl IntoIterator<Item = Answer>, tls: Option<TlsAcceptor>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has a free port");
+    async fn start(host: Ipv4Addr, script: impl IntoIterator<Item = Answer>, tls: Option<TlsAcceptor>) -> Self {
+        let listener = TcpListener::bind((host, 0)).await.expect("loopback has a free port");
         let address = listener.local_addr().expect("it is bound");
         let state = Arc::new(State { script: Mutex::new(script.into_iter().collect()), ..State::default() });
         let mut server = JoinSet::new();

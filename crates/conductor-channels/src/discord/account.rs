@@ -1,11 +1,9 @@
 //! What all channels with one token share, whoever they belong to: Discord's limits, and one gateway connection.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use conductor_core::{Secret, Standing};
-use ring::digest::{Context, SHA256};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
@@ -13,22 +11,13 @@ use url::Url;
 
 use super::budget::Budget;
 use super::gateway::Gateway;
+use crate::identity::{Identity, Kept, Shared};
 
 /// How long the gateway's goodbye is waited for.
 const GOODBYE_MAX: Duration = Duration::from_secs(3);
 
-/// A hash of the credentials and of the address that they are for.
-type Key = [u8; 32];
-
 /// Every account that has a channel.
-static ACCOUNTS: Mutex<Option<HashMap<Key, Known>>> = Mutex::new(None);
-
-/// What stays known a little longer than the account is in use.
-struct Known {
-    account: Weak<Account>,
-    /// When a session was begun last.
-    identified: Arc<Mutex<Option<Instant>>>,
-}
+static ACCOUNTS: Shared<Account> = Shared::new();
 
 /// One bot, or one webhook.
 #[derive(Default)]
@@ -49,21 +38,7 @@ struct Connection {
 impl Account {
     /// The account of these credentials at this address: the same one for all that ask while one of them has it.
     pub(super) fn of(base: &Url, credentials: &Secret) -> Arc<Self> {
-        let mut context = Context::new(&SHA256);
-        context.update(base.as_str().as_bytes());
-        context.update(&[0]);
-        context.update(credentials.expose().as_bytes());
-        let mut key = Key::default();
-        key.copy_from_slice(context.finish().as_ref());
-        let mut accounts = ACCOUNTS.lock().unwrap_or_else(PoisonError::into_inner);
-        let accounts = accounts.get_or_insert_default();
-        accounts.retain(|_, known| known.account.strong_count() > 0 || known.is_recent());
-        let known = accounts.entry(key).or_insert_with(|| Known { account: Weak::new(), identified: Arc::default() });
-        known.account.upgrade().unwrap_or_else(|| {
-            let account = Arc::new(Self { identified: Arc::clone(&known.identified), ..Self::default() });
-            known.account = Arc::downgrade(&account);
-            account
-        })
+        ACCOUNTS.of(Identity::of(&[base.as_str(), credentials.expose()]), Self::default)
     }
 
     /// How the gateway connection is doing; none where there is none, or nothing is known yet.
@@ -101,10 +76,12 @@ impl Account {
     }
 }
 
-impl Known {
-    fn is_recent(&self) -> bool {
+impl Kept for Account {
+    /// Discord lets no session begin soon after the last one.
+    fn is_spent(&self) -> bool {
         let identified = *self.identified.lock().unwrap_or_else(PoisonError::into_inner);
-        identified.is_some_and(|at| at.elapsed() < super::gateway::Pace::DISCORD.identify)
+        let is_recent = identified.is_some_and(|at| at.elapsed() < super::gateway::Pace::DISCORD.identify);
+        !is_recent && self.budget.is_spent(Instant::now())
     }
 }
 

@@ -33,6 +33,9 @@ const CONNECT_MAX: Duration = Duration::from_secs(20);
 const MESSAGE_MAX: usize = 4 * 1024 * 1024;
 /// A session that could not be resumed so often is given up.
 const RESUMES_MAX: u32 = 3;
+/// When no more than so many of a day's sessions are left, the rest is spread over what is left of the day: a server that
+/// crashes and starts again without end would use them up.
+const SPARSE: i64 = 200;
 /// No wait that Discord names is longer.
 const TOLD_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -91,6 +94,15 @@ enum Pause {
     Refused,
 }
 
+/// What Discord says of a session that is to begin.
+struct Start {
+    address: Url,
+    /// The time between two sessions, where few are left.
+    spread: Option<Duration>,
+    /// How many are left.
+    left: i64,
+}
+
 /// What the connection of one bot needs, and what it tells.
 pub(super) struct Gateway {
     pub(super) http: HttpClient,
@@ -110,8 +122,9 @@ impl Gateway {
     pub(super) async fn run(&self, mut stop: watch::Receiver<bool>) {
         let mut held = None;
         let mut failures = 0_u32;
+        let began = Instant::now();
         loop {
-            let Some(link) = unless(&mut stop, self.connect(&mut held)).await else { return };
+            let Some(link) = unless(&mut stop, self.connect(&mut held, began)).await else { return };
             let end = match link {
                 Ok(socket) => Session::new(self, held.take()).run(socket, &mut stop).await,
                 Err(end) => end,
@@ -141,8 +154,9 @@ impl Gateway {
         }
     }
 
-    /// A connection to where the session is to be taken up, or to where Discord says that one may begin.
-    async fn connect(&self, held: &mut Option<Held>) -> Result<WebSocket, End> {
+    /// A connection to where the session is to be taken up, or to where Discord says that one may begin. `began` is when
+    /// this process began with it: what was before is known to Discord alone.
+    async fn connect(&self, held: &mut Option<Held>, began: Instant) -> Result<WebSocket, End> {
         if let Some(mut session) = held.take() {
             return match self.open(&session.address).await {
                 Ok(socket) => {
@@ -158,9 +172,17 @@ impl Gateway {
                 }
             };
         }
-        let address = self.ask().await?;
-        let turn = *self.identified.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(last) = turn {
+        let Start { address, spread, left } = self.ask().await?;
+        let last = *self.identified.lock().unwrap_or_else(PoisonError::into_inner);
+        let spread_from = last.unwrap_or(began);
+        if let Some(spread) = spread.filter(|spread| spread_from.elapsed() < *spread) {
+            let after = (spread - spread_from.elapsed()).as_secs().saturating_add(1);
+            let reason =
+                format!("Discord lets this bot begin {left} more sessions today: the next one begins in {after} s");
+            self.tell(Health::Down { reason });
+            sleep_until(spread_from + spread).await;
+        }
+        if let Some(last) = last {
             sleep_until(last + self.pace.identify).await;
         }
         let failed = |reason| End::failed(reason, Next::Identify { after: Duration::ZERO });
@@ -179,7 +201,7 @@ impl Gateway {
     }
 
     /// Asks where the gateway is, and whether a session may begin.
-    async fn ask(&self) -> Result<Url, End> {
+    async fn ask(&self) -> Result<Start, End> {
         let again = |after| Next::Identify { after };
         let request = Request::get(below(&self.base, "/api/v10/gateway/bot"))
             .timeout(CONNECT_MAX)
@@ -197,17 +219,19 @@ impl Gateway {
         self.start_of(&response)
     }
 
-    fn start_of(&self, response: &Response) -> Result<Url, End> {
+    fn start_of(&self, response: &Response) -> Result<Start, End> {
         let again = |after| Next::Identify { after };
         let body = response.json();
         let limit = &body["session_start_limit"];
-        if limit["remaining"].as_i64().is_some_and(|remaining| remaining <= 0) {
-            let after = limit["reset_after"].as_f64().and_then(|millis| wait(millis / 1000.0)).unwrap_or(TOLD_MAX);
+        let left = limit["remaining"].as_i64().unwrap_or(i64::MAX);
+        let after = limit["reset_after"].as_f64().and_then(|millis| wait(millis / 1000.0)).unwrap_or(TOLD_MAX);
+        if left <= 0 {
             let reason = "Discord lets this bot begin no further session today (session_start_limit)".to_owned();
             return Err(End::failed(reason, again(after)));
         }
         let address = body["url"].as_str().and_then(|url| Url::parse(url).ok());
-        address.ok_or_else(|| {
+        let spread = u32::try_from(left).ok().filter(|_| left <= SPARSE).map(|left| after / left);
+        address.map(|address| Start { address, spread, left }).ok_or_else(|| {
             let reason = "Discord did not say where its gateway is: is baseUrl right, does a proxy stand between?";
             End::failed(reason.to_owned(), again(Duration::ZERO))
         })

@@ -4,7 +4,8 @@ use serde_json::json;
 use super::gateway::fake::FakeDiscord;
 use super::*;
 use crate::contract::{
-    Answer, Provider, Seen, Subject, context, contract_tests, faults, is_of_class, message, plugin, spec,
+    Answer, Description, Provider, Seen, Subject, context, contract_tests, error_classes, faults, is_of_class, message,
+    plugin,
 };
 use crate::http::HttpClients;
 
@@ -40,17 +41,7 @@ fn made() -> Answer {
 contract_tests!(subject(), |seen: &Seen| seen.json()["nonce"].as_str().unwrap_or("").to_owned());
 
 async fn seen(message: &Message, allow_mentions: bool) -> Seen {
-    let provider = Provider::answering([made()]).await;
-    let mut context = context(&HttpClients::new(), Some(provider.url()));
-    context.allow_mentions = allow_mentions;
-    let receipt = subject().channel(context).await.send(message).await;
-    assert_eq!(receipt, Ok(Receipt { provider_id: Some("334385199974967042".into()) }));
-    provider.only()
-}
-
-async fn refusal(message: &Message, answer: Answer) -> SendError {
-    let provider = Provider::answering([answer]).await;
-    subject().channel_to(&provider).await.send(message).await.expect_err("a refusal")
+    subject().seen_with(message, |_, context| context.allow_mentions = allow_mentions).await
 }
 
 fn urgent(format: Format) -> Message {
@@ -87,20 +78,12 @@ async fn markdown_passes_and_mentions_fire_only_where_they_may() {
 
 #[tokio::test]
 async fn every_request_fits_discords_own_description() {
-    let Some(spec) = spec("discord.json") else { return };
-    let schema = json!({
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "$ref": "#/components/schemas/MessageCreateRequest",
-        "unevaluatedProperties": false,
-        "components": spec["components"],
-    });
-    let schema = jsonschema::validator_for(&schema).expect("the description is a schema");
-    assert!(!schema.is_valid(&json!({ "contnet": "misspelt" })));
+    let Some(described) = Description::of("discord.json", "/components/schemas/MessageCreateRequest") else { return };
+    described.refuses(&json!({ "contnet": "misspelt" }));
     for format in [Format::Text, Format::Markdown] {
         for allow_mentions in [false, true] {
             let body = seen(&urgent(format), allow_mentions).await.json();
-            let faults: Vec<String> = schema.iter_errors(&body).map(|fault| fault.to_string()).collect();
-            assert!(faults.is_empty(), "{faults:?}");
+            described.fits(&body);
         }
     }
 }
@@ -179,7 +162,7 @@ async fn a_limit_waits_as_long_and_as_far_as_discord_says() {
         (Answer::json(429, &json!({ "retry_after": 1e30, "global": "x" })), channel(millis("86400000"))),
         (Answer::status(429).with("retry-after", "9"), channel(millis("9000"))),
     ] {
-        let error = refusal(&message("hello"), answer.clone()).await;
+        let error = subject().refusal(&message("hello"), answer.clone()).await;
         assert_eq!(error.kind, expected, "{answer:?}");
     }
 }
@@ -187,16 +170,16 @@ async fn a_limit_waits_as_long_and_as_far_as_discord_says() {
 #[tokio::test]
 async fn missing_access_to_a_named_target_does_not_stop_the_channel() {
     let answer = Answer::json(403, &json!({ "message": "Missing Access", "code": 50001 }));
-    let own = refusal(&message("hello"), answer.clone()).await;
+    let own = subject().refusal(&message("hello"), answer.clone()).await;
     assert_eq!((own.kind, own.code.as_deref()), (SendErrorKind::Unauthorized, Some("50001")));
     assert!(own.message.contains("Missing Access") && own.message.contains("invite the bot"), "{own}");
     let mut other = message("hello");
     other.target = Some("42".into());
-    assert_eq!(refusal(&other, answer).await.kind, SendErrorKind::Permanent);
+    assert_eq!(subject().refusal(&other, answer).await.kind, SendErrorKind::Permanent);
     let mut same = message("hello");
     same.target = Some("290926798999357250".into());
     let refused = Answer::json(401, &json!({ "message": "401: Unauthorized", "code": 0 }));
-    assert_eq!(refusal(&same, refused).await.kind, SendErrorKind::Unauthorized);
+    assert_eq!(subject().refusal(&same, refused).await.kind, SendErrorKind::Unauthorized);
 }
 
 #[tokio::test]
@@ -205,23 +188,20 @@ async fn the_faults_of_a_form_are_named() {
         "message": "Invalid Form Body", "code": 50035,
         "errors": { "content": { "_errors": [{ "code": "BASE_TYPE_MAX_LENGTH", "message": "Must be 2000 or fewer." }] } },
     });
-    let error = refusal(&message("hello"), Answer::json(400, &body)).await;
+    let error = subject().refusal(&message("hello"), Answer::json(400, &body)).await;
     assert_eq!(error.message, "Invalid Form Body; content: Must be 2000 or fewer.");
     assert_eq!((error.kind, error.code.as_deref()), (SendErrorKind::Rejected, Some("50035")));
 }
 
 #[tokio::test]
 async fn the_error_table_is_kept() {
-    let Some(table) = spec("error_classes.json") else { return };
-    let rows = table["providers"]["discord"].as_array().expect("the table has Discord");
-    assert!(rows.len() >= 20, "{}", rows.len());
-    for row in rows {
-        let status = u16::try_from(row["status"].as_u64().expect("a status")).expect("a status");
-        let class = row["class"].as_str().expect("a class");
-        for code in codes(row["code"].as_str().expect("codes")) {
+    for row in error_classes("discord", 20).into_iter().flatten() {
+        for (status, code) in
+            row.statuses.iter().flat_map(|status| codes(&row.code).into_iter().map(|code| (*status, code)))
+        {
             let answer = Answer::json(status, &json!({ "message": "no", "code": code, "global": false }));
-            let result = Err(refusal(&message("hello"), answer).await);
-            assert!(is_of_class(&result, class), "{status} {code} {class}: {result:?}");
+            let result = subject().outcome(&message("hello"), answer).await;
+            assert!(is_of_class(&result, &row.class), "{status} {code} {}: {result:?}", row.class);
         }
     }
 }
@@ -240,8 +220,7 @@ pub(super) fn codes(text: &str) -> Vec<u64> {
 
 #[tokio::test]
 async fn a_page_that_is_not_from_discord_is_no_proof_of_a_message() {
-    let page = Answer::Reply { status: 200, headers: Vec::new(), body: "<html>Please log in</html>".into() };
-    assert_eq!(refusal(&message("hello"), page).await.kind, SendErrorKind::Unknown);
+    assert_eq!(subject().refusal(&message("hello"), Answer::page()).await.kind, SendErrorKind::Unknown);
 }
 
 #[tokio::test]
@@ -328,6 +307,20 @@ async fn sends_go_out_while_the_gateway_is_down() {
     discord.until("it is told", |_| channel.standing().is_some()).await;
     let standing = channel.standing().expect("it was waited for");
     assert!(matches!(&standing.health, Health::Down { reason } if reason.contains("503")), "{standing:?}");
+}
+
+#[tokio::test]
+async fn a_message_whose_answer_was_lost_is_not_made_twice() {
+    let discord = FakeDiscord::start(TOKEN, Duration::from_secs(600)).await;
+    let channel = channel_at(&discord, TOKEN).await;
+    discord.loses_answers(1);
+    let first = channel.send(&message("hello")).await.expect_err("no answer came");
+    assert_eq!((first.kind, discord.messages()), (SendErrorKind::Unknown, 1));
+    let again = channel.send(&Message { attempt: 2, ..message("hello") }).await.expect("it is there");
+    assert_eq!((again.provider_id.as_deref(), discord.messages()), (Some("1187654321098766001"), 1));
+    let next = Message { delivery: conductor_core::DeliveryId::new(Uuid::from_u128(9)), ..message("hello") };
+    assert!(channel.send(&next).await.is_ok());
+    assert_eq!(discord.messages(), 2);
 }
 
 #[tokio::test]

@@ -22,6 +22,7 @@ use super::account::Account;
 use super::answer::{self, Whose};
 use super::{AGENT, BASE_URL, CONTENT_MAX, HEALTH_TIMEOUT, Snowflake, kinds, taken, text, too_long};
 use crate::http::{Request, Response, below};
+use crate::quota::{Allowance, Quota};
 use crate::{ChannelContext, ChannelPlugin, Classic, InitError, Setting};
 
 #[cfg(test)]
@@ -109,6 +110,11 @@ impl ChannelPlugin for DiscordWebhook {
             classic: Some(Classic::Id),
         },
     ];
+    const STEPS: &'static [&'static str] = &[
+        "In Discord, on the channel: **Edit Channel** → **Integrations** → **Webhooks** → **New Webhook**; give \
+         it the name that its messages shall bear.",
+        "**Copy Webhook URL**.",
+    ];
     const LIMITS: Limits = Limits { text: Some(TextLimit { max: CONTENT_MAX, unit: Unit::Characters }), rich: true };
     const MAX_CONCURRENCY: u32 = 2;
     /// What Discord lets an address without a bot's token send; a webhook's narrower limits are told in its answers.
@@ -118,6 +124,12 @@ impl ChannelPlugin for DiscordWebhook {
         per: Duration::from_secs(1),
         burst: NonZeroU32::new(50).expect("50 is not zero"),
     });
+    const QUOTA: Option<Quota<Config>> =
+        Some(Quota::by(|config: &Config| vec![config.webhook_url.expose()]).with(&[Allowance::of_all(
+            "a webhook",
+            50,
+            Duration::from_secs(1),
+        )]));
     const TARGET: Option<&'static str> = Some("THREAD_ID");
     /// Webhooks have no nonce.
     const DEDUPES: bool = false;
@@ -170,14 +182,11 @@ impl Channel for DiscordWebhook {
         self.account.budget.take(PLACE, Instant::now())?;
         let request = Request::post(url).timeout(self.context.request_timeout()).json(&body);
         let response = self.ask(request).await?;
-        let now = Instant::now();
-        self.account.budget.learn(PLACE, &response.headers, now);
+        self.account.budget.learn(PLACE, &response.headers, Instant::now());
         if response.status.is_success() {
             return taken(&response);
         }
-        let error = self.error(&response, thread == self.thread);
-        self.account.budget.limited(PLACE, error.kind, now);
-        Err(error)
+        Err(self.error(&response, thread == self.thread))
     }
 
     fn length(&self, message: &Message) -> usize {
@@ -191,10 +200,7 @@ impl Channel for DiscordWebhook {
             Ok(response) => self.error(&response, true),
             Err(error) => error,
         };
-        match error.kind {
-            SendErrorKind::RateLimited { .. } => Health::Unknown,
-            _ => Health::Down { reason: error.message },
-        }
+        error.health()
     }
 }
 

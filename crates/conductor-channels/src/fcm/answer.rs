@@ -62,6 +62,8 @@ fn kind(response: &Response, body: &Value, code: Option<&str>, target: &Target, 
         (400, _) if violations(body, "fieldViolations", "field").any(|field| field == target.field()) => {
             SendErrorKind::Permanent
         }
+        // Google has no code for it, but says it in these words.
+        (400, _) if matches!(target, Target::Device(_)) && says(body, NO_TOKEN) => SendErrorKind::Permanent,
         (403, Some("SENDER_ID_MISMATCH")) | (404, Some("UNREGISTERED")) => SendErrorKind::Permanent,
         // Without messaging's own code it is the project that is not found.
         (404, _) => SendErrorKind::Unauthorized,
@@ -77,6 +79,13 @@ fn kind(response: &Response, body: &Value, code: Option<&str>, target: &Target, 
         (503, Some(_)) => SendErrorKind::Retryable { retry_after: Some(asked.unwrap_or(PAUSE)) },
         _ => response.classify(now).unwrap_or(SendErrorKind::Unknown),
     }
+}
+
+/// What Google says of a registration token that is none.
+const NO_TOKEN: &str = "registration token is not a valid FCM registration token";
+
+fn says(body: &Value, words: &str) -> bool {
+    body.pointer("/error/message").and_then(Value::as_str).is_some_and(|message| message.contains(words))
 }
 
 fn advice(code: &str) -> &'static str {

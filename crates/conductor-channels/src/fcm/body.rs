@@ -2,8 +2,11 @@
 //!
 //! <https://firebase.google.com/docs/reference/fcm/rest/v1/projects.messages#resource:-message>
 
-use conductor_core::{Message, Priority, SendError, SendErrorKind};
+use std::time::Duration;
+
+use conductor_core::{Message, Priority, SendError, SendErrorKind, TenantId, Timestamp};
 use serde_json::{Map, Value, json};
+use uuid::Uuid;
 
 use crate::push;
 
@@ -11,6 +14,8 @@ use crate::push;
 /// <https://firebase.google.com/docs/cloud-messaging/concept-options>
 pub(super) const DEVICE_MAX_BYTES: usize = 4096;
 pub(super) const TOPIC_MAX_BYTES: usize = 2048;
+/// The longest that Google keeps a message: four weeks.
+const LIFETIME_MAX: Duration = Duration::from_secs(28 * 24 * 60 * 60);
 /// A condition names five topics at most.
 const CONDITION_TOPICS_MAX: usize = 5;
 
@@ -83,12 +88,12 @@ impl Target {
 }
 
 /// The message. All of it but the target counts for its size, which is more than Google counts.
-pub(super) fn message(message: &Message, target: &Target) -> Result<Value, SendError> {
+pub(super) fn message(message: &Message, target: &Target, screen: &Screen) -> Result<Value, SendError> {
     let mut made = json!({
         "notification": {},
-        "android": android(message),
-        "apns": apns(message),
-        "webpush": { "headers": { "Urgency": urgency(message) } },
+        "android": android(message, screen),
+        "apns": apns(message, screen),
+        "webpush": webpush(message, screen),
     });
     let data = data(&message.data)?;
     if !data.is_empty() {
@@ -113,25 +118,55 @@ pub(super) fn message(message: &Message, target: &Target) -> Result<Value, SendE
     Ok(made)
 }
 
-/// A repetition has the same tag, so that it takes the first one's place.
-fn android(message: &Message) -> Value {
+/// For how long a message is kept for a device that is off, and which place it takes on the screen.
+pub(super) struct Screen {
+    /// What has the same takes the place of the one before it; so does a repetition.
+    place: Uuid,
+    lifetime: Duration,
+    expires_at: Timestamp,
+}
+
+impl Screen {
+    pub(super) fn of(message: &Message, tenant: TenantId, now: Timestamp) -> Self {
+        let lifetime = message.lifetime(now).min(LIFETIME_MAX);
+        Self { place: message.replaces(tenant), lifetime, expires_at: now.plus(lifetime) }
+    }
+}
+
+fn android(message: &Message, screen: &Screen) -> Value {
     let (priority, shown) = match push::urgency(message) {
         Priority::High => ("HIGH", "PRIORITY_HIGH"),
         Priority::Normal => ("NORMAL", "PRIORITY_DEFAULT"),
         Priority::Low => ("NORMAL", "PRIORITY_LOW"),
     };
-    let notification = json!({ "tag": message.part_id().to_string(), "notificationPriority": shown });
-    json!({ "priority": priority, "notification": notification })
+    let notification = json!({ "tag": screen.place.to_string(), "notificationPriority": shown });
+    let ttl = format!("{}s", screen.lifetime.as_secs());
+    let mut android = json!({ "priority": priority, "ttl": ttl, "notification": notification });
+    // Google keeps four of them for a device at most, so that they are spent only where the caller has a key.
+    if message.key.is_some() {
+        android["collapseKey"] = screen.place.to_string().into();
+    }
+    android
 }
 
-fn apns(message: &Message) -> Value {
+fn apns(message: &Message, screen: &Screen) -> Value {
     let (priority, aps) = match push::urgency(message) {
         Priority::High => ("10", json!({ "sound": "default", "interruption-level": "time-sensitive" })),
         Priority::Normal => ("5", json!({ "sound": "default" })),
         Priority::Low => ("5", json!({ "interruption-level": "passive" })),
     };
-    let headers = json!({ "apns-priority": priority, "apns-collapse-id": message.part_id().to_string() });
+    let headers = json!({
+        "apns-priority": priority,
+        "apns-collapse-id": screen.place.to_string(),
+        "apns-expiration": screen.expires_at.seconds().to_string(),
+    });
     json!({ "headers": headers, "payload": { "aps": aps } })
+}
+
+/// <https://www.rfc-editor.org/rfc/rfc8030#section-5>: a topic has 32 letters and digits at most.
+fn webpush(message: &Message, screen: &Screen) -> Value {
+    let ttl = screen.lifetime.as_secs().to_string();
+    json!({ "headers": { "Urgency": urgency(message), "TTL": ttl, "Topic": screen.place.simple().to_string() } })
 }
 
 /// <https://www.rfc-editor.org/rfc/rfc8030#section-5.3>

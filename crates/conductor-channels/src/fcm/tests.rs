@@ -1,12 +1,13 @@
 use std::io::{Read as _, Write as _};
 use std::sync::{Arc, OnceLock};
 
-use conductor_core::{Format, ManualClock, Priority, Scope};
+use conductor_core::{Format, ManualClock, Priority, Scope, Timestamp};
 use serde_json::json;
 
 use super::*;
 use crate::contract::{
-    Answer, Provider, Seen, Subject, context, contract_tests, faults, is_of_class, message, now, plugin, spec,
+    Answer, Description, Provider, Seen, Subject, context, contract_tests, error_classes, faults, is_of_class, message,
+    now, plugin, spec,
 };
 use crate::http::HttpClients;
 use crate::jwt::tests::{is_valid_elsewhere, parts};
@@ -102,15 +103,7 @@ contract_tests!(subject(), |seen: &Seen| {
 });
 
 async fn seen(message: &Message) -> Seen {
-    let provider = Provider::answering([made()]).await;
-    let receipt = subject().channel_to(&provider).await.send(message).await;
-    assert_eq!(receipt, Ok(Receipt { provider_id: Some(NAME.into()) }));
-    provider.only()
-}
-
-async fn refusal(message: &Message, answer: Answer) -> SendError {
-    let provider = Provider::answering([answer]).await;
-    subject().channel_to(&provider).await.send(message).await.expect_err("a refusal")
+    subject().seen(message).await
 }
 
 /// A channel whose tokens come from `tokens` and whose messages go to `provider`.
@@ -140,27 +133,67 @@ async fn a_message_is_sent_as_firebase_wants_it() {
         "token": DEVICE,
         "notification": { "title": "Sum of things", "body": "2 * **3**" },
         "data": { "room": "cellar", "litres": "7", "open": "true", "list": "[1,\"a\"]", "none": "null" },
-        "android": { "priority": "HIGH", "notification": { "tag": id, "notificationPriority": "PRIORITY_HIGH" } },
+        "android": {
+            "priority": "HIGH", "ttl": "86400s",
+            "notification": { "tag": id, "notificationPriority": "PRIORITY_HIGH" },
+        },
         "apns": {
-            "headers": { "apns-priority": "10", "apns-collapse-id": id },
+            "headers": {
+                "apns-priority": "10", "apns-collapse-id": id,
+                "apns-expiration": message.expires_at.seconds().to_string(),
+            },
             "payload": { "aps": { "sound": "default", "interruption-level": "time-sensitive" } },
         },
-        "webpush": { "headers": { "Urgency": "high" } },
+        "webpush": { "headers": { "Urgency": "high", "TTL": "86400", "Topic": id.replace('-', "") } },
     } });
     assert_eq!(seen.json(), expected);
 }
 
 #[tokio::test]
+async fn what_has_the_same_key_takes_the_first_ones_place_and_none_outlives_its_notification() {
+    let keyed = |number: u128| Message {
+        delivery: conductor_core::DeliveryId::new(uuid::Uuid::from_u128(number)),
+        key: Some("pump".into()),
+        ..urgent()
+    };
+    let (first, second) = (seen(&keyed(1)).await.json(), seen(&keyed(2)).await.json());
+    for place in [
+        "/android/collapseKey",
+        "/android/notification/tag",
+        "/apns/headers/apns-collapse-id",
+        "/webpush/headers/Topic",
+    ] {
+        let at = |body: &Value| body["message"].pointer(place).cloned().expect("it is there");
+        assert_eq!(at(&first), at(&second), "{place}");
+        assert_ne!(seen(&urgent()).await.json()["message"].pointer(place), Some(&at(&first)), "{place}");
+    }
+    assert!(first["message"]["webpush"]["headers"]["Topic"].as_str().is_some_and(|topic| topic.len() == 32));
+    for (seconds, ttl) in [(90, "90s"), (-5, "1s"), (60 * 24 * 60 * 60, "2419200s")] {
+        let expires_at = Timestamp::from_millis(now().millis() + seconds * 1_000);
+        let body = seen(&Message { expires_at, ..urgent() }).await.json();
+        assert_eq!(body["message"]["android"]["ttl"], ttl);
+    }
+}
+
+#[tokio::test]
+async fn all_channels_with_one_service_account_wait_together() {
+    let quota = || refused(429, "QUOTA_EXCEEDED").with("retry-after", "30");
+    let provider = Provider::answering([quota(), made()]).await;
+    let (first, second) = (subject().channel_to(&provider).await, subject().channel_to(&provider).await);
+    let told = first.send(&message("hello")).await.unwrap_err().kind.retry_after();
+    let held = second.send(&message("hello")).await.unwrap_err().kind.retry_after();
+    assert!(told == Some(Duration::from_secs(30)) && held > Some(Duration::from_secs(20)), "{told:?} {held:?}");
+    assert_eq!(provider.seen().len(), 1);
+}
+
+#[tokio::test]
 async fn every_request_fits_googles_own_description() {
     let Some(spec) = spec("fcm.json") else { return };
-    let schema = json!({
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "$ref": "#/components/schemas/SendMessageRequest",
-        "unevaluatedProperties": false,
-        "components": closed(spec["components"].clone()),
-    });
-    let schema = jsonschema::validator_for(&schema).expect("the description is a schema");
-    assert!(!schema.is_valid(&json!({ "mesage": {} })) && !schema.is_valid(&json!({ "message": { "tokn": "x" } })));
+    let closed = json!({ "components": closed(spec["components"].clone()) });
+    let place = "/components/schemas/SendMessageRequest";
+    let described = Description::with("fcm.json", place, &closed).expect("it was there");
+    described.refuses(&json!({ "mesage": {} }));
+    described.refuses(&json!({ "message": { "tokn": "x" } }));
     let mut bodies = Vec::new();
     for priority in [Priority::Low, Priority::Normal, Priority::High] {
         for target in [DEVICE, "/topics/news", "'dogs' in topics || 'cats' in topics"] {
@@ -172,8 +205,7 @@ async fn every_request_fits_googles_own_description() {
     assert_eq!(subject().channel_to(&provider).await.health_check().await, Health::Up);
     bodies.push(provider.only().json());
     for body in bodies {
-        let faults: Vec<String> = schema.iter_errors(&body).map(|fault| fault.to_string()).collect();
-        assert!(faults.is_empty(), "{faults:?} in {body}");
+        described.fits(&body);
     }
 }
 
@@ -226,7 +258,7 @@ async fn a_long_text_is_shortened_until_all_fits() {
     }
     let mut full = urgent();
     full.data.insert("blob".into(), json!("x".repeat(body::DEVICE_MAX_BYTES)));
-    let error = refusal(&full, made()).await;
+    let error = subject().refusal(&full, made()).await;
     assert!(error.kind == SendErrorKind::Rejected && error.message.contains("4096 bytes"), "{error}");
 }
 
@@ -241,24 +273,19 @@ async fn names_that_google_keeps_for_itself_are_refused() {
     for name in ["from", "message_type", "google.x", "gcm.notification.x"] {
         let mut message = message("hello");
         message.data.insert(name.into(), json!("x"));
-        let error = refusal(&message, made()).await;
+        let error = subject().refusal(&message, made()).await;
         assert!(error.kind == SendErrorKind::Rejected && error.message.contains(name), "{error}");
     }
 }
 
 #[tokio::test]
 async fn the_error_table_is_kept() {
-    let Some(table) = spec("error_classes.json") else { return };
-    let rows = table["providers"]["fcm"].as_array().expect("the table has FCM");
-    assert!(rows.len() >= 10, "{}", rows.len());
-    for row in rows {
-        let status = u16::try_from(row["status"].as_u64().expect("a status")).expect("a status");
-        let class = row["class"].as_str().expect("a class");
-        for code in row["code"].as_str().expect("codes").split(" / ") {
-            let error = refusal(&message("hello"), refused(status, code)).await;
+    for row in error_classes("fcm", 10).into_iter().flatten() {
+        for (status, code) in row.statuses.iter().flat_map(|status| row.code.split(" / ").map(|code| (*status, code))) {
+            let error = subject().refusal(&message("hello"), refused(status, code)).await;
             assert!(error.message.starts_with("what it is"), "{error}");
             assert_eq!(error.code.as_deref(), Some(code));
-            assert!(is_of_class(&Err(error.clone()), class), "{status} {code} {class}: {error:?}");
+            assert!(is_of_class(&Err(error.clone()), &row.class), "{status} {code} {}: {error:?}", row.class);
         }
     }
 }
@@ -271,8 +298,14 @@ async fn an_argument_that_is_wrong_because_of_the_target_is_the_targets_fault() 
         let error = json!({ "code": 400, "message": "no", "status": "INVALID_ARGUMENT", "details": details });
         Answer::json(400, &json!({ "error": error }))
     };
-    assert_eq!(refusal(&message("hello"), violation("message.token")).await.kind, SendErrorKind::Permanent);
-    assert_eq!(refusal(&message("hello"), violation("message.data[0]")).await.kind, SendErrorKind::Rejected);
+    assert_eq!(subject().refusal(&message("hello"), violation("message.token")).await.kind, SendErrorKind::Permanent);
+    let words = "The registration token is not a valid FCM registration token";
+    let error = json!({ "code": 400, "message": words, "status": "INVALID_ARGUMENT" });
+    let answer = Answer::json(400, &json!({ "error": error }));
+    assert_eq!(subject().refusal(&message("hello"), answer.clone()).await.kind, SendErrorKind::Permanent);
+    let topic = Message { target: Some("/topics/news".into()), ..message("hello") };
+    assert_eq!(subject().refusal(&topic, answer).await.kind, SendErrorKind::Rejected);
+    assert_eq!(subject().refusal(&message("hello"), violation("message.data[0]")).await.kind, SendErrorKind::Rejected);
 }
 
 #[tokio::test]
@@ -293,9 +326,9 @@ async fn a_quota_waits_a_minute_where_google_names_no_time_and_only_the_device_w
         (quota(&format!("device:{DEVICE}")), limited(60, Scope::Lane)),
         (quota("project:x").with("retry-after", "7"), limited(7, Scope::Channel)),
     ] {
-        assert_eq!(refusal(&message("hello"), answer).await.kind, expected);
+        assert_eq!(subject().refusal(&message("hello"), answer).await.kind, expected);
     }
-    let busy = refusal(&message("hello"), refused(503, "UNAVAILABLE")).await;
+    let busy = subject().refusal(&message("hello"), refused(503, "UNAVAILABLE")).await;
     assert_eq!(busy.kind, SendErrorKind::Retryable { retry_after: Some(Duration::from_secs(10)) });
 }
 
@@ -391,7 +424,7 @@ async fn a_token_that_google_no_longer_knows_is_changed_once() {
 
 #[tokio::test]
 async fn no_token_means_no_message() {
-    let page = || Answer::Reply { status: 200, headers: Vec::new(), body: "<html>Please log in</html>".into() };
+    let page = || Answer::page();
     let grant = json!({ "error": "invalid_grant", "error_description": "Invalid JWT Signature." });
     for (answer, expected) in [
         (Answer::json(400, &grant), SendErrorKind::Unauthorized),

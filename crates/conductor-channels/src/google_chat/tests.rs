@@ -2,9 +2,9 @@ use conductor_core::{Priority, Scope};
 
 use super::*;
 use crate::contract::{
-    Answer, Provider, Seen, Subject, context, contract_tests, faults, is_of_class, message, plugin, spec,
+    Answer, Description, Provider, Seen, Subject, contract_tests, error_classes, faults, is_of_class, message, plugin,
+    spec,
 };
-use crate::http::HttpClients;
 
 const WEBHOOK: &str = "https://chat.googleapis.com/v1/spaces/AAAAspace/messages?key=T0P-S3CRET-KEY&token=T0P-S3CRET%3D";
 const PATH: &str = "/v1/spaces/AAAAspace/messages?key=T0P-S3CRET-KEY&token=T0P-S3CRET%3D";
@@ -38,20 +38,13 @@ contract_tests!(subject(), |seen: &Seen| {
 });
 
 async fn seen_with(message: &Message, thread: Option<&str>, allow_mentions: bool) -> Seen {
-    let mut subject = subject();
-    if let Some(key) = thread {
-        subject.values["threadKey"] = key.into();
-    }
-    let provider = Provider::answering([subject.success.clone()]).await;
-    let mut context = context(&HttpClients::new(), Some(provider.url()));
-    context.allow_mentions = allow_mentions;
-    subject.channel(context).await.send(message).await.expect("Google Chat took it");
-    provider.only()
-}
-
-async fn outcome(answer: Answer) -> Result<Receipt, SendError> {
-    let provider = Provider::answering([answer]).await;
-    subject().channel_to(&provider).await.send(&message("hello")).await
+    let change = |values: &mut Value, context: &mut ChannelContext| {
+        context.allow_mentions = allow_mentions;
+        if let Some(key) = thread {
+            values["threadKey"] = key.into();
+        }
+    };
+    subject().seen_with(message, change).await
 }
 
 fn refused(status: u16, name: &str) -> Answer {
@@ -107,21 +100,14 @@ async fn a_thread_is_begun_or_kept_to() {
 
 #[tokio::test]
 async fn every_request_fits_googles_own_description() {
-    let Some(spec) = spec("google_chat.json") else { return };
-    let schema = json!({
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "$ref": "#/components/schemas/Message",
-        "unevaluatedProperties": false,
-        "components": spec["components"],
-    });
-    let schema = jsonschema::validator_for(&schema).expect("the description is a schema");
-    assert!(!schema.is_valid(&json!({ "txet": "misspelt" })));
+    let Some(described) = Description::of("google_chat.json", "/components/schemas/Message") else { return };
+    described.refuses(&json!({ "txet": "misspelt" }));
+    let spec = spec("google_chat.json").expect("it was there");
     let parameters = spec["paths"]["/v1/spaces/{spacesId}/messages"]["post"]["parameters"].as_array().unwrap();
     for format in [Format::Text, Format::Markdown] {
         for thread in [None, Some("alerts")] {
             let seen = seen_with(&urgent(format), thread, false).await;
-            let faults: Vec<String> = schema.iter_errors(&seen.json()).map(|fault| fault.to_string()).collect();
-            assert!(faults.is_empty(), "{faults:?}");
+            described.fits(&seen.json());
             let url = Url::parse("http://localhost").unwrap().join(&seen.path).unwrap();
             for (name, value) in url.query_pairs().filter(|(name, _)| !matches!(&**name, "key" | "token")) {
                 let parameter = parameters.iter().find(|parameter| parameter["name"] == *name);
@@ -167,17 +153,11 @@ async fn a_target_is_never_asked_for() {
 
 #[tokio::test]
 async fn the_error_table_is_kept() {
-    let Some(table) = spec("error_classes.json") else { return };
-    let rows = table["providers"]["google_chat"].as_array().expect("the table has Google Chat");
-    assert!(rows.len() >= 7, "{}", rows.len());
-    for row in rows {
-        let class = row["class"].as_str().expect("a class");
-        let statuses = row["status"].as_u64().map_or(vec![500, 503], |status| vec![status]);
-        for status in statuses {
-            let status = u16::try_from(status).expect("a status");
-            let name = row["code"].as_str().filter(|code| *code != "-").unwrap_or("INTERNAL");
-            let result = outcome(refused(status, name)).await;
-            assert!(is_of_class(&result, class), "{status} {name} {class}: {result:?}");
+    for row in error_classes("google_chat", 7).into_iter().flatten() {
+        for status in &row.statuses {
+            let name = if matches!(row.code.as_str(), "" | "-") { "INTERNAL" } else { &row.code };
+            let result = subject().outcome(&message("hello"), refused(*status, name)).await;
+            assert!(is_of_class(&result, &row.class), "{status} {name} {}: {result:?}", row.class);
             if let Err(error) = result {
                 assert!(error.message.starts_with("It cannot be.") && error.code.as_deref() == Some(name), "{error:?}");
             }
@@ -191,17 +171,16 @@ async fn a_key_that_google_does_not_know_stops_the_channel() {
         "code": 400, "message": "API key not valid. Please pass a valid API key.", "status": "INVALID_ARGUMENT",
         "details": [{ "@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "API_KEY_INVALID" }],
     } });
-    let error = outcome(Answer::json(400, &body)).await.unwrap_err();
+    let error = subject().outcome(&message("hello"), Answer::json(400, &body)).await.unwrap_err();
     assert_eq!(error.kind, SendErrorKind::Unauthorized);
-    assert_eq!(outcome(refused(409, "ABORTED")).await.unwrap_err().kind, RETRYABLE);
+    assert_eq!(subject().outcome(&message("hello"), refused(409, "ABORTED")).await.unwrap_err().kind, RETRYABLE);
 }
 
 #[tokio::test]
 async fn a_page_that_is_not_from_google_is_no_proof_of_a_message() {
-    let page = Answer::Reply { status: 200, headers: Vec::new(), body: "<html>Please log in</html>".into() };
-    assert_eq!(outcome(page).await.unwrap_err().kind, SendErrorKind::Unknown);
+    assert_eq!(subject().outcome(&message("hello"), Answer::page()).await.unwrap_err().kind, SendErrorKind::Unknown);
     let odd = Answer::json(200, &json!({ "name": "T0P-S3CRET" }));
-    assert_eq!(outcome(odd).await, Ok(Receipt::default()));
+    assert_eq!(subject().outcome(&message("hello"), odd).await, Ok(Receipt::default()));
 }
 
 #[test]

@@ -50,7 +50,7 @@ fn is_refused(result: &Result<Response, HttpError>) -> bool {
 
 #[tokio::test]
 async fn a_number_for_an_address_is_refused_in_every_notation() {
-    let provider = Provider::answering([Answer::status(200)]).await;
+    let provider = Provider::on_localhost([Answer::status(200)]).await;
     let names = Names::new(&[]);
     let clients = HttpClients::with_lookup(Arc::<Names>::clone(&names));
     for host in [
@@ -85,7 +85,7 @@ async fn a_number_for_an_address_is_refused_in_every_notation() {
 
 #[tokio::test]
 async fn a_name_is_judged_by_what_it_resolves_to() {
-    let provider = Provider::answering([Answer::status(200)]).await;
+    let provider = Provider::on_localhost([Answer::status(200)]).await;
     let names = Names::new(&[
         ("inside.example", &["127.0.0.1"]),
         ("mapped.example", &["::ffff:127.0.0.1"]),
@@ -110,7 +110,7 @@ async fn a_name_is_judged_by_what_it_resolves_to() {
 
 #[tokio::test]
 async fn the_systems_own_names_are_judged_too() {
-    let provider = Provider::answering([Answer::status(200)]).await;
+    let provider = Provider::on_localhost([Answer::status(200)]).await;
     let client = HttpClients::new().client(&[]);
     let result = client.send(post(&format!("http://localhost:{}/", provider.port()))).await;
     assert!(is_refused(&result), "{result:?}");
@@ -119,7 +119,7 @@ async fn the_systems_own_names_are_judged_too() {
 
 #[tokio::test]
 async fn only_the_allowed_addresses_of_a_name_are_connected_to() {
-    let provider = Provider::answering([Answer::status(200)]).await;
+    let provider = Provider::on_localhost([Answer::status(200)]).await;
     let names = Names::new(&[("mixed.example", &["10.255.255.1", "127.0.0.1", "fe80::1"])]);
     let client = HttpClients::with_lookup(names).client(&allowed(&["127.0.0.0/8"]));
     let answer = client.send(post(&format!("http://mixed.example:{}/", provider.port()))).await.unwrap();
@@ -128,7 +128,7 @@ async fn only_the_allowed_addresses_of_a_name_are_connected_to() {
 
 #[tokio::test]
 async fn an_allowed_network_is_reached_by_number_and_by_name() {
-    let provider = Provider::answering([Answer::status(200)]).await;
+    let provider = Provider::on_localhost([Answer::status(200)]).await;
     let client = HttpClients::new().client(&loopback());
     for host in ["127.0.0.1", "localhost", "2130706433"] {
         assert!(client.send(post(&format!("http://{host}:{}/", provider.port()))).await.is_ok(), "{host}");
@@ -162,7 +162,7 @@ fn channels_with_the_same_networks_share_a_client() {
 
 #[tokio::test]
 async fn connections_are_used_again() {
-    let provider = Provider::answering([Answer::status(200), Answer::status(200)]).await;
+    let provider = Provider::on_localhost([Answer::status(200), Answer::status(200)]).await;
     let client = HttpClients::new().client(&loopback());
     for _ in 0..2 {
         client.send(post(provider.url().as_str())).await.unwrap();
@@ -173,7 +173,7 @@ async fn connections_are_used_again() {
 #[tokio::test]
 async fn an_answer_is_read_up_to_the_limit() {
     for (bytes, complete) in [(BODY_MAX, true), (BODY_MAX + 1, false), (10_000_000, false)] {
-        let provider = Provider::answering([Answer::Huge { status: 200, bytes }]).await;
+        let provider = Provider::on_localhost([Answer::Huge { status: 200, bytes }]).await;
         let client = HttpClients::new().client(&loopback());
         let answer = client.send(post(provider.url().as_str())).await.unwrap();
         assert_eq!((answer.body.len(), answer.complete), (BODY_MAX, complete), "{bytes}");
@@ -184,7 +184,7 @@ async fn an_answer_is_read_up_to_the_limit() {
 async fn a_request_that_was_not_written_is_told_from_one_without_an_answer() {
     let client = HttpClients::new().client(&loopback());
     for (answer, expected) in [(Answer::Hang, SendErrorKind::Unknown), (Answer::Close, SendErrorKind::Unknown)] {
-        let provider = Provider::answering([answer]).await;
+        let provider = Provider::on_localhost([answer]).await;
         let request = post(provider.url().as_str()).timeout(Duration::from_secs(1));
         assert_eq!(client.send(request).await.unwrap_err().kind(), expected);
     }

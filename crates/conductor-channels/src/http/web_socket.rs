@@ -145,7 +145,7 @@ mod tests {
             (Answer::Close, "no answer"),
             (upgrade(&accepted(key)), "does not fit"),
         ] {
-            let provider = Provider::answering([answer]).await;
+            let provider = Provider::on_localhost([answer]).await;
             let url = format!("ws://127.0.0.1:{}/s3cret?s3cret", provider.port()).parse().unwrap();
             let error = http.web_socket(&url, LIMIT, 10).await.expect_err("no socket").to_string();
             assert!(error.contains(words) && !error.contains("s3cret"), "{words}: {error}");

@@ -334,7 +334,7 @@ impl Writer {
     }
 
     fn quote_sign(&self) -> &'static str {
-        if self.style.quote_is_tag { "&gt; " } else { "> " }
+        if self.style.link == style::Link::Tag { "&gt; " } else { "> " }
     }
 
     /// Ends a line in a paragraph.

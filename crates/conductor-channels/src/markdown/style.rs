@@ -151,6 +151,17 @@ impl Style {
                 marks_end_at_line: false,
                 ..CHAT
             },
+            Dialect::PushoverHtml => Self {
+                bold: ("<b>", "</b>"),
+                italic: ("<i>", "</i>"),
+                strike: ("", ""),
+                code: Code::Text,
+                block: Block::Text,
+                link: Link::Tag,
+                bullet: "• ",
+                marks_end_at_line: false,
+                ..CHAT
+            },
             Dialect::Mattermost => Self {
                 block: Block::LongFence,
                 heading: Heading::Signs(6),

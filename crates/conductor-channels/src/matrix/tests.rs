@@ -2,9 +2,9 @@ use conductor_core::{Format, Priority, Scope};
 
 use super::*;
 use crate::contract::{
-    Answer, Provider, Seen, Subject, context, contract_tests, faults, is_of_class, message, plugin, spec,
+    Answer, Description, Provider, Seen, Subject, contract_tests, error_classes, faults, is_of_class, message, plugin,
+    spec,
 };
-use crate::http::HttpClients;
 
 mod real;
 
@@ -105,22 +105,18 @@ async fn every_message_fits_matrix_own_description() {
     let path = "/_matrix/client/v3/rooms/{roomId}/send/{eventType}/{txnId}";
     assert!(spec["paths"][path]["put"].is_object(), "the description has the call");
     for (notice, kind) in [(false, "m.room.message_m.text"), (true, "m.room.message_m.notice")] {
-        let schema = json!({
-            "$schema": "https://json-schema.org/draft/2020-12/schema",
-            "$ref": format!("#/components/schemas/{kind}"),
-            // Every event may have it, so that no kind of message names it.
-            "properties": { "m.mentions": { "properties": { "user_ids": { "type": "array" }, "room": { "type": "boolean" } },
-                                            "additionalProperties": false } },
-            "unevaluatedProperties": false,
-            "components": spec["components"],
-        });
-        let schema = jsonschema::validator_for(&schema).expect("the description is a schema");
-        assert!(!schema.is_valid(&json!({ "msgtype": "m.text", "body": "x", "formated_body": "misspelt" })));
+        // Every event may have it, so that no kind of message names it.
+        let mentions = json!({ "properties": { "m.mentions": {
+            "properties": { "user_ids": { "type": "array" }, "room": { "type": "boolean" } },
+            "additionalProperties": false,
+        } } });
+        let place = format!("/components/schemas/{kind}");
+        let described = Description::with("matrix.json", &place, &mentions).expect("it was there");
+        described.refuses(&json!({ "msgtype": "m.text", "body": "x", "formated_body": "misspelt" }));
         for format in [Format::Text, Format::Markdown] {
             for allow_mentions in [false, true] {
                 let content = text::content(&urgent(format), notice, allow_mentions);
-                let faults: Vec<String> = schema.iter_errors(&content).map(|fault| fault.to_string()).collect();
-                assert!(faults.is_empty(), "{faults:?}: {content}");
+                described.fits(&content);
             }
         }
     }
@@ -211,21 +207,10 @@ async fn a_limit_waits_as_long_as_the_homeserver_says() {
 
 #[tokio::test]
 async fn the_error_table_is_kept() {
-    let Some(table) = spec("error_classes.json") else { return };
-    let rows = table["providers"]["matrix"].as_array().expect("the table has Matrix");
-    assert!(rows.len() >= 11, "{}", rows.len());
-    for row in rows {
-        let class = row["class"].as_str().expect("a class");
-        let statuses = match &row["status"] {
-            Value::String(text) if text == "5xx" => vec![500, 502, 503, 504],
-            Value::String(text) => text.split('/').map(|status| status.parse().expect("a status")).collect(),
-            status => vec![u16::try_from(status.as_u64().expect("a status")).expect("a status")],
-        };
-        for status in statuses {
-            for code in row["code"].as_str().expect("codes").split(", ") {
-                let result = Err(refusal(&message("hello"), refused(status, code)).await);
-                assert!(is_of_class(&result, class), "{status} {code} {class}: {result:?}");
-            }
+    for row in error_classes("matrix", 11).into_iter().flatten() {
+        for (status, code) in row.statuses.iter().flat_map(|status| row.codes().map(|code| (*status, code))) {
+            let result = subject().outcome(&message("hello"), refused(status, code)).await;
+            assert!(is_of_class(&result, &row.class), "{status} {code} {}: {result:?}", row.class);
         }
     }
 }
@@ -258,8 +243,7 @@ async fn what_is_too_long_is_never_sent() {
 
 #[tokio::test]
 async fn a_page_that_is_not_from_a_homeserver_is_no_proof_of_a_message() {
-    let page = Answer::Reply { status: 200, headers: Vec::new(), body: "<html>Please log in</html>".into() };
-    assert_eq!(refusal(&message("hello"), page).await.kind, SendErrorKind::Unknown);
+    assert_eq!(refusal(&message("hello"), Answer::page()).await.kind, SendErrorKind::Unknown);
 }
 
 #[tokio::test]
@@ -274,8 +258,7 @@ async fn health_asks_who_the_user_is() {
     let health = subject().channel_to(&provider).await.health_check().await;
     assert!(matches!(&health, Health::Down { reason } if reason.contains("access token")), "{health:?}");
 
-    let page = Answer::Reply { status: 200, headers: Vec::new(), body: "<html>Element</html>".into() };
-    for (answer, words) in [(page, "none of a homeserver"), (Answer::status(404), "the homeserver itself?")] {
+    for (answer, words) in [(Answer::page(), "none of a homeserver"), (Answer::status(404), "the homeserver itself?")] {
         let provider = Provider::answering([answer]).await;
         let health = subject().channel_to(&provider).await.health_check().await;
         assert!(matches!(&health, Health::Down { reason } if reason.contains(words)), "{health:?}");

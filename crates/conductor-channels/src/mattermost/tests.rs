@@ -2,9 +2,8 @@ use conductor_core::{Priority, Scope};
 
 use super::*;
 use crate::contract::{
-    Answer, Provider, Seen, Subject, context, contract_tests, faults, is_of_class, message, plugin, spec,
+    Answer, Provider, Seen, Subject, contract_tests, error_classes, faults, is_of_class, message, plugin,
 };
-use crate::http::HttpClients;
 
 const TOKEN: &str = "T0P-S3CRET-token";
 const CHANNEL: &str = "4xp9fdt77pncbef59f4k1qe83o";
@@ -12,10 +11,6 @@ const OTHER: &str = "7jbd4tsy4fgfxxonqzm8ymz5ph";
 
 fn made() -> Answer {
     Answer::json(201, &json!({ "id": "q1w2e3r4t5y6u7i8o9p0a1s2d3", "channel_id": CHANNEL, "message": "hello" }))
-}
-
-fn text_answer(status: u16, text: &str) -> Answer {
-    Answer::Reply { status, headers: Vec::new(), body: text.into() }
 }
 
 fn refused(status: u16, id: &str) -> Answer {
@@ -47,7 +42,7 @@ fn by_bot() -> Subject {
 fn by_webhook() -> Subject {
     Subject {
         values: json!({ "webhookUrl": "https://chat.example.com/hooks/T0P-S3CRET-PATH" }),
-        success: text_answer(200, "ok"),
+        success: Answer::text(200, "ok"),
         provider_id: None,
         ..by_bot()
     }
@@ -66,16 +61,7 @@ mod webhook {
 }
 
 async fn seen_with(subject: Subject, message: &Message, allow_mentions: bool) -> Seen {
-    let provider = Provider::answering([subject.success.clone()]).await;
-    let mut context = context(&HttpClients::new(), Some(provider.url()));
-    context.allow_mentions = allow_mentions;
-    subject.channel(context).await.send(message).await.expect("Mattermost took it");
-    provider.only()
-}
-
-async fn refusal(subject: &Subject, message: &Message, answer: Answer) -> SendError {
-    let provider = Provider::answering([answer]).await;
-    subject.channel_to(&provider).await.send(message).await.expect_err("a refusal")
+    subject.seen_with(message, |_, context| context.allow_mentions = allow_mentions).await
 }
 
 fn urgent(format: Format) -> Message {
@@ -155,20 +141,20 @@ async fn a_target_is_an_id_for_a_bot_and_a_name_for_a_webhook() {
 async fn a_refused_target_does_not_stop_the_channel() {
     let answer = refused(403, "api.context.permissions.app_error");
     for (subject, target) in [(by_bot(), OTHER), (by_webhook(), "town-square")] {
-        let own = refusal(&subject, &message("hello"), answer.clone()).await;
+        let own = subject.refusal(&message("hello"), answer.clone()).await;
         assert_eq!(
             (own.kind, own.code.as_deref()),
             (SendErrorKind::Unauthorized, Some("api.context.permissions.app_error"))
         );
         assert!(own.message.contains("It cannot be.") && own.message.contains("add the bot"), "{own}");
-        assert_eq!(refusal(&subject, &to(target), answer.clone()).await.kind, SendErrorKind::Permanent);
+        assert_eq!(subject.refusal(&to(target), answer.clone()).await.kind, SendErrorKind::Permanent);
     }
 }
 
 #[tokio::test]
 async fn a_webhook_that_is_gone_stops_the_channel() {
     let answer = refused(400, "web.incoming_webhook.invalid.app_error");
-    let error = refusal(&by_webhook(), &message("hello"), answer).await;
+    let error = by_webhook().refusal(&message("hello"), answer).await;
     assert_eq!(error.kind, SendErrorKind::Unauthorized);
     assert!(error.message.ends_with("(the webhook was removed: make a new one)"), "{error}");
 }
@@ -179,7 +165,7 @@ async fn a_limit_waits_as_long_as_the_server_says() {
         (Answer::status(429).with("x-ratelimit-reset", "3"), 3_000),
         (Answer::status(429).with("x-ratelimit-reset", "3").with("retry-after", "1"), 1_000),
     ] {
-        let error = refusal(&by_bot(), &message("hello"), answer).await;
+        let error = by_bot().refusal(&message("hello"), answer).await;
         assert_eq!(error.kind.retry_after(), Some(Duration::from_millis(millis)));
     }
 }
@@ -202,18 +188,13 @@ async fn the_length_is_that_of_what_is_sent_and_only_the_first_part_has_a_head()
 
 #[tokio::test]
 async fn the_error_table_is_kept() {
-    let Some(table) = spec("error_classes.json") else { return };
-    let rows = table["providers"]["mattermost"].as_array().expect("the table has Mattermost");
-    assert!(rows.len() >= 8, "{}", rows.len());
-    for row in rows {
-        let class = row["class"].as_str().expect("a class");
-        let code = row["code"].as_str().filter(|code| code.ends_with(".app_error")).unwrap_or("api.post.x.app_error");
-        let statuses = row["status"].as_u64().map_or(vec![500, 502, 503, 504], |status| vec![status]);
-        for status in statuses {
-            let status = u16::try_from(status).expect("a status");
+    for row in error_classes("mattermost", 8).into_iter().flatten() {
+        let code =
+            Some(row.code.as_str()).filter(|code| code.ends_with(".app_error")).unwrap_or("api.post.x.app_error");
+        for status in &row.statuses {
             for subject in [by_bot(), by_webhook()] {
-                let result = Err(refusal(&subject, &message("hello"), refused(status, code)).await);
-                assert!(is_of_class(&result, class), "{status} {code} {class}: {result:?}");
+                let result = subject.outcome(&message("hello"), refused(*status, code)).await;
+                assert!(is_of_class(&result, &row.class), "{status} {code} {}: {result:?}", row.class);
             }
         }
     }
@@ -222,7 +203,7 @@ async fn the_error_table_is_kept() {
 #[tokio::test]
 async fn a_page_that_is_not_from_mattermost_is_no_proof_of_a_message() {
     for subject in [by_bot(), by_webhook()] {
-        let error = refusal(&subject, &message("hello"), text_answer(200, "<html>Please log in</html>")).await;
+        let error = subject.refusal(&message("hello"), Answer::text(200, "<html>Please log in</html>")).await;
         assert_eq!(error.kind, SendErrorKind::Unknown);
     }
 }

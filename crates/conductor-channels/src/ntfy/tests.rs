@@ -1,7 +1,9 @@
 use serde_json::json;
 
 use super::*;
-use crate::contract::{Answer, Provider, Seen, Subject, contract_tests, faults, is_of_class, message, plugin, spec};
+use crate::contract::{
+    Answer, Provider, Seen, Subject, contract_tests, error_classes, faults, is_of_class, message, plugin,
+};
 
 const TOKEN: &str = "tk_T0PS3CRETT0PS3CRETT0PS3CRET12";
 
@@ -42,14 +44,7 @@ fn refused(status: u16, code: u64) -> Answer {
 contract_tests!(subject(), |seen: &Seen| seen.json()["sequence_id"].as_str().unwrap_or("").to_owned());
 
 async fn seen(message: &Message) -> Seen {
-    let provider = Provider::answering([made()]).await;
-    assert!(subject().channel_to(&provider).await.send(message).await.is_ok());
-    provider.only()
-}
-
-async fn refusal(message: &Message, answer: Answer) -> SendError {
-    let provider = Provider::answering([answer]).await;
-    subject().channel_to(&provider).await.send(message).await.expect_err("a refusal")
+    subject().seen(message).await
 }
 
 #[tokio::test]
@@ -79,6 +74,20 @@ async fn markdown_says_that_it_is_and_only_the_first_part_rings_loudly() {
     let second = seen(&message).await.json();
     assert_eq!((&second["priority"], second.get("title")), (&json!(3), None));
     assert_ne!(first["sequence_id"], second["sequence_id"]);
+}
+
+#[tokio::test]
+async fn what_has_the_same_key_takes_the_first_ones_place() {
+    let keyed = |number: u128| Message {
+        delivery: conductor_core::DeliveryId::new(uuid::Uuid::from_u128(number)),
+        key: Some("pump/1".into()),
+        ..message("hello")
+    };
+    let place = async |message: Message| seen(&message).await.json()["sequence_id"].clone();
+    let first = place(keyed(1)).await;
+    assert_eq!(first, place(keyed(2)).await);
+    assert_ne!(first, place(Message { part: 1, ..keyed(1) }).await);
+    assert_ne!(first, place(message("hello")).await);
 }
 
 #[tokio::test]
@@ -122,21 +131,16 @@ async fn the_target_is_another_topic() {
 
 #[tokio::test]
 async fn the_error_table_is_kept() {
-    let Some(table) = spec("error_classes.json") else { return };
-    let rows = table["providers"]["ntfy"].as_array().expect("the table has ntfy");
-    let mut tried = 0;
-    for row in rows {
-        let status = u16::try_from(row["status"].as_u64().expect("a status")).expect("a status");
-        let class = row["class"].as_str().expect("a class");
-        for code in codes(row["code"].as_str().expect("codes")) {
-            let error = refusal(&message("hello"), refused(status, code)).await;
+    for row in error_classes("ntfy", 9).into_iter().flatten() {
+        for (status, code) in
+            row.statuses.iter().flat_map(|status| codes(&row.code).into_iter().map(|code| (*status, code)))
+        {
+            let error = subject().refusal(&message("hello"), refused(status, code)).await;
             assert!(error.message.starts_with("what it is"), "{error}");
             assert_eq!(error.code, Some(code.to_string()));
-            assert!(is_of_class(&Err(error.clone()), class), "{status} {code} {class}: {error:?}");
-            tried += 1;
+            assert!(is_of_class(&Err(error.clone()), &row.class), "{status} {code} {}: {error:?}", row.class);
         }
     }
-    assert!(tried > 15, "{tried}");
 }
 
 /// The codes of a row such as `42902-42907, 42910` or `400xx`.
@@ -155,17 +159,16 @@ fn codes(text: &str) -> Vec<u64> {
 #[tokio::test]
 async fn a_protected_topic_that_one_message_names_does_not_stop_the_channel() {
     let mut message = message("hello");
-    assert_eq!(refusal(&message, refused(403, 40301)).await.kind, SendErrorKind::Unauthorized);
+    assert_eq!(subject().refusal(&message, refused(403, 40301)).await.kind, SendErrorKind::Unauthorized);
     message.target = Some("alerts".into());
-    assert_eq!(refusal(&message, refused(403, 40301)).await.kind, SendErrorKind::Unauthorized);
+    assert_eq!(subject().refusal(&message, refused(403, 40301)).await.kind, SendErrorKind::Unauthorized);
     message.target = Some("garden".into());
-    assert_eq!(refusal(&message, refused(403, 40301)).await.kind, SendErrorKind::Permanent);
+    assert_eq!(subject().refusal(&message, refused(403, 40301)).await.kind, SendErrorKind::Permanent);
 }
 
 #[tokio::test]
 async fn a_page_that_is_not_from_ntfy_is_no_proof_of_a_message() {
-    let page = Answer::Reply { status: 200, headers: Vec::new(), body: "<html>Please log in</html>".into() };
-    let provider = Provider::answering([page]).await;
+    let provider = Provider::answering([Answer::page()]).await;
     let channel = subject().channel_to(&provider).await;
     assert_eq!(channel.send(&message("hello")).await.unwrap_err().kind, SendErrorKind::Unknown);
     assert!(matches!(channel.health_check().await, Health::Down { .. }));

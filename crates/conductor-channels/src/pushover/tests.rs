@@ -3,7 +3,7 @@ use serde_json::json;
 
 use super::*;
 use crate::contract::{
-    Answer, Provider, Seen, Subject, contract_tests, faults, is_of_class, message, now, plugin, spec,
+    Answer, Provider, Seen, Subject, contract_tests, error_classes, faults, is_of_class, message, now, plugin,
 };
 
 const TOKEN: &str = "T0PS3CRETT0PS3CRETT0PS3CRET123";
@@ -47,14 +47,7 @@ fn refused(status: u16, member: &str) -> Answer {
 contract_tests!(subject(), |seen: &Seen| String::from_utf8_lossy(&seen.body).into_owned());
 
 async fn seen(message: &Message) -> Seen {
-    let provider = Provider::answering([made()]).await;
-    assert!(subject().channel_to(&provider).await.send(message).await.is_ok());
-    provider.only()
-}
-
-async fn refusal(answer: Answer) -> SendError {
-    let provider = Provider::answering([answer]).await;
-    subject().channel_to(&provider).await.send(&message("hello")).await.expect_err("a refusal")
+    subject().seen(message).await
 }
 
 #[tokio::test]
@@ -73,12 +66,36 @@ async fn a_message_is_sent_as_pushover_wants_it() {
 }
 
 #[tokio::test]
-async fn markdown_is_sent_without_its_marks() {
-    let mut message = message("a **b**");
+async fn markdown_is_sent_as_the_tags_that_pushover_knows_and_text_without_any() {
+    let mut message = message("a **b** & [c](https://d.example/?e&f)\n> g");
     (message.format, message.priority) = (Format::Markdown, Priority::Low);
     let body = seen(&message).await.json();
-    assert_eq!((body["message"].as_str(), body["priority"].as_i64()), (Some("a b"), Some(-1)));
-    assert!(body.get("html").is_none());
+    let text = "a <b>b</b> &amp; <a href=\"https://d.example/?e&amp;f\">c</a>\n\n&gt; g";
+    assert_eq!((body["message"].as_str(), body["priority"].as_i64(), &body["html"]), (Some(text), Some(-1), &json!(1)));
+    message.format = Format::Text;
+    let body = seen(&message).await.json();
+    assert_eq!((body["message"].as_str(), body.get("html")), (Some(message.body.as_str()), None));
+}
+
+#[tokio::test]
+async fn the_length_is_that_of_what_is_sent() {
+    let provider = Provider::answering([made()]).await;
+    let channel = subject().channel_to(&provider).await;
+    for format in [Format::Text, Format::Markdown] {
+        let message = Message { format, ..message("**b** & <c>") };
+        let body = seen(&message).await.json();
+        assert_eq!(channel.length(&message), body["message"].as_str().unwrap().chars().count());
+    }
+}
+
+#[tokio::test]
+async fn a_message_goes_from_the_devices_only_after_a_time_that_its_caller_names() {
+    let mut message = message("hello");
+    assert!(seen(&message).await.json().get("ttl").is_none());
+    for (ttl, expected) in [(json!(3600), Some(3600)), (json!(0), None), (json!("soon"), None)] {
+        message.data.insert("ttl".into(), ttl);
+        assert_eq!(seen(&message).await.json()["ttl"].as_u64(), expected);
+    }
 }
 
 #[tokio::test]
@@ -121,29 +138,19 @@ async fn the_target_is_another_person_or_a_group() {
 
 #[tokio::test]
 async fn the_error_table_is_kept() {
-    let Some(table) = spec("error_classes.json") else { return };
-    let rows = table["providers"]["pushover"].as_array().expect("the table has Pushover");
-    assert!(rows.len() >= 3, "{}", rows.len());
-    for row in rows {
-        let class = row["class"].as_str().expect("a class");
-        let statuses = match row["status"].as_str() {
-            Some("4xx") => vec![400, 401, 403, 404, 413, 422],
-            Some("5xx") => vec![500, 502, 503, 504],
-            _ => vec![row["status"].as_u64().expect("a status")],
-        };
-        for status in statuses {
-            let answer = refused(u16::try_from(status).expect("a status"), "message");
-            let error = refusal(answer).await;
+    for row in error_classes("pushover", 3).into_iter().flatten() {
+        for status in &row.statuses {
+            let error = subject().refusal(&message("hello"), refused(*status, "message")).await;
             assert_eq!(error.message, "message is wrong; and more");
-            assert!(is_of_class(&Err(error.clone()), class), "{status} {class}: {error:?}");
+            assert!(is_of_class(&Err(error.clone()), &row.class), "{status} {}: {error:?}", row.class);
         }
     }
 }
 
 #[tokio::test]
 async fn a_wrong_token_stops_the_channel_and_a_wrong_key_only_its_message() {
-    assert_eq!(refusal(refused(400, "token")).await.kind, SendErrorKind::Unauthorized);
-    assert_eq!(refusal(refused(400, "user")).await.kind, SendErrorKind::Permanent);
+    assert_eq!(subject().refusal(&message("hello"), refused(400, "token")).await.kind, SendErrorKind::Unauthorized);
+    assert_eq!(subject().refusal(&message("hello"), refused(400, "user")).await.kind, SendErrorKind::Permanent);
 }
 
 #[tokio::test]
@@ -156,7 +163,8 @@ async fn a_used_up_quota_waits_for_the_month_to_end() {
         ("soon".into(), None),
         (i64::MAX.to_string(), None),
     ] {
-        let error = refusal(refused(429, "quota").with("x-limit-app-reset", value.clone())).await;
+        let error =
+            subject().refusal(&message("hello"), refused(429, "quota").with("x-limit-app-reset", value.clone())).await;
         let limited = SendErrorKind::RateLimited { retry_after: expected, scope: Scope::Channel };
         assert_eq!(error.kind, limited, "{value}");
     }
@@ -164,9 +172,8 @@ async fn a_used_up_quota_waits_for_the_month_to_end() {
 
 #[tokio::test]
 async fn what_is_not_from_pushover_is_no_proof_of_a_message() {
-    let page = Answer::Reply { status: 200, headers: Vec::new(), body: "<html>Please log in</html>".into() };
-    for answer in [page, Answer::json(200, &json!({ "status": 0 }))] {
-        assert_eq!(refusal(answer).await.kind, SendErrorKind::Unknown);
+    for answer in [Answer::page(), Answer::json(200, &json!({ "status": 0 }))] {
+        assert_eq!(subject().refusal(&message("hello"), answer).await.kind, SendErrorKind::Unknown);
     }
 }
 

@@ -1,7 +1,9 @@
 use conductor_core::{Priority, Scope};
 
 use super::*;
-use crate::contract::{Answer, Provider, Seen, Subject, contract_tests, faults, is_of_class, message, plugin, spec};
+use crate::contract::{
+    Answer, Description, Provider, Seen, Subject, contract_tests, error_classes, faults, is_of_class, message, plugin,
+};
 
 const WEBHOOK: &str = "https://prod-1.example.com/workflows/T0P-S3CRET-ID/triggers/manual/paths/invoke\
                        ?api-version=1&sp=%2Ftriggers%2Fmanual%2Frun&sig=T0P-S3CRET-SIG";
@@ -32,19 +34,7 @@ fn subject() -> Subject {
 contract_tests!(subject(), |seen: &Seen| seen.header("x-ms-client-tracking-id").to_owned());
 
 async fn seen(message: &Message) -> Seen {
-    let provider = Provider::answering([Answer::status(202)]).await;
-    let receipt = subject().channel_to(&provider).await.send(message).await;
-    assert_eq!(receipt, Ok(Receipt::default()));
-    provider.only()
-}
-
-async fn refusal(answer: Answer) -> SendError {
-    let provider = Provider::answering([answer]).await;
-    subject().channel_to(&provider).await.send(&message("hello")).await.expect_err("a refusal")
-}
-
-fn text_answer(status: u16, text: &str) -> Answer {
-    Answer::Reply { status, headers: Vec::new(), body: text.into() }
+    subject().seen(message).await
 }
 
 fn urgent(format: Format) -> Message {
@@ -78,21 +68,16 @@ async fn markdown_becomes_what_a_card_takes() {
 
 #[tokio::test]
 async fn every_request_fits_the_description_of_adaptive_cards() {
-    let Some(spec) = spec("teams.json") else { return };
-    let schema = json!({
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "$ref": "#/components/schemas/TeamsMessage",
-        "components": spec["components"],
-    });
-    let schema = jsonschema::validator_for(&schema).expect("the description is a schema");
+    // It closes its schemas itself, each where it stands.
+    let open = json!({ "unevaluatedProperties": true });
+    let Some(described) = Description::with("teams.json", "/components/schemas/TeamsMessage", &open) else { return };
     let mut misspelt = seen(&message("hello")).await.json();
     misspelt["attachments"][0]["content"]["body"][0]["wrop"] = true.into();
-    assert!(!schema.is_valid(&misspelt));
+    described.refuses(&misspelt);
     for format in [Format::Text, Format::Markdown] {
         for message in [message("hello"), urgent(format)] {
             let body = seen(&message).await.json();
-            let faults: Vec<String> = schema.iter_errors(&body).map(|fault| fault.to_string()).collect();
-            assert!(faults.is_empty(), "{faults:?}");
+            described.fits(&body);
         }
     }
 }
@@ -123,18 +108,11 @@ async fn a_target_is_never_asked_for() {
 
 #[tokio::test]
 async fn the_error_table_is_kept() {
-    let Some(table) = spec("error_classes.json") else { return };
-    let rows = table["providers"]["teams"].as_array().expect("the table has Teams");
-    assert!(rows.len() >= 8, "{}", rows.len());
-    for row in rows {
-        let class = row["class"].as_str().expect("a class");
-        let text = row["status"].as_str().map_or_else(|| row["status"].to_string(), str::to_owned);
-        let statuses = text.replace("5xx", "500, 502, 503");
-        for status in statuses.split(", ").map(|status| status.parse().expect("a status")) {
-            let body = if status == 200 { CONNECTOR_LIMIT } else { "" };
-            let provider = Provider::answering([text_answer(status, body)]).await;
-            let result = subject().channel_to(&provider).await.send(&message("hello")).await;
-            assert!(is_of_class(&result, class), "{status} {class}: {result:?}");
+    for row in error_classes("teams", 8).into_iter().flatten() {
+        for status in &row.statuses {
+            let body = if *status == 200 { CONNECTOR_LIMIT } else { "" };
+            let result = subject().outcome(&message("hello"), Answer::text(*status, body)).await;
+            assert!(is_of_class(&result, &row.class), "{status} {}: {result:?}", row.class);
         }
     }
 }
@@ -145,15 +123,17 @@ const CONNECTOR_LIMIT: &str = "Webhook message delivery failed with error: Micro
 #[tokio::test]
 async fn a_failure_inside_a_success_of_an_old_connector_is_one() {
     let wait = Some(Duration::from_secs(7));
-    let limited = refusal(text_answer(200, CONNECTOR_LIMIT).with("retry-after", "7")).await;
+    let limited =
+        subject().refusal(&message("hello"), Answer::text(200, CONNECTOR_LIMIT).with("retry-after", "7")).await;
     assert_eq!(limited.kind, SendErrorKind::RateLimited { retry_after: wait, scope: Scope::Channel });
     for (instead, kind) in
         [("413", SendErrorKind::Rejected), ("5", SendErrorKind::Unknown), ("", SendErrorKind::Unknown)]
     {
-        let error = refusal(text_answer(200, &CONNECTOR_LIMIT.replace("429", instead))).await;
+        let error =
+            subject().refusal(&message("hello"), Answer::text(200, CONNECTOR_LIMIT.replace("429", instead))).await;
         assert_eq!(error.kind, kind, "{instead}");
     }
-    let provider = Provider::answering([text_answer(200, "1")]).await;
+    let provider = Provider::answering([Answer::text(200, "1")]).await;
     assert!(subject().channel_to(&provider).await.send(&message("hello")).await.is_ok());
 }
 
@@ -161,7 +141,7 @@ async fn a_failure_inside_a_success_of_an_old_connector_is_one() {
 async fn the_workflows_own_words_are_told() {
     let body =
         json!({ "error": { "code": "DirectApiAuthorizationRequired", "message": "The request must be signed." } });
-    let error = refusal(Answer::json(401, &body)).await;
+    let error = subject().refusal(&message("hello"), Answer::json(401, &body)).await;
     assert_eq!(
         (error.kind, error.code.as_deref()),
         (SendErrorKind::Unauthorized, Some("DirectApiAuthorizationRequired"))

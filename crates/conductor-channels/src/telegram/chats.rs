@@ -6,6 +6,8 @@ use std::sync::{Mutex, PoisonError};
 use conductor_core::{Scope, Timestamp};
 use serde_json::Value;
 
+use crate::identity::Kept;
+
 /// The most moves of groups that are kept in mind.
 const MOVED_MAX: usize = 1_000;
 /// Telegram's numbers have at most 52 significant bits.
@@ -66,7 +68,17 @@ fn number(text: &str) -> Option<i64> {
     (number != 0 && number.unsigned_abs() <= NUMBER_MAX).then_some(number)
 }
 
-/// What Telegram's answers have told of chats. It may be forgotten: Telegram tells it again.
+/// The chat of a target that may name a topic of it: both count together.
+pub(super) fn without_topic(target: &str) -> &str {
+    target.split_once(':').map_or(target, |(chat, _)| chat)
+}
+
+/// Whether a target is a group or a channel, and not one person.
+pub(super) fn is_shared(target: &str) -> bool {
+    target.starts_with(['-', '@'])
+}
+
+/// What Telegram's answers have told of a bot's chats. It may be forgotten: Telegram tells it again.
 #[derive(Default)]
 pub(super) struct Chats(Mutex<Known>);
 
@@ -75,6 +87,12 @@ struct Known {
     moved: HashMap<Chat, i64>,
     /// The chat that was told last to wait, and until when.
     limited: Option<(Chat, Timestamp)>,
+}
+
+impl Kept for Chats {
+    fn is_spent(&self) -> bool {
+        true
+    }
 }
 
 impl Chats {

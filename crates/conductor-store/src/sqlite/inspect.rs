@@ -34,6 +34,8 @@ pub struct Inspection {
     pub longest_due: Option<Timestamp>,
     /// Dead letters: what failed, expired or did not arrive, and has not been tried again.
     pub dead_letters: u64,
+    /// Endpoints for callbacks that want no more: their receivers have said so.
+    pub disabled_endpoints: u64,
 }
 
 /// What a look through every page came to.
@@ -63,12 +65,17 @@ pub fn inspect(directory: &Path, now: Timestamp) -> Result<Option<Inspection>, O
     let version = version(&connection).map_err(|error| OpenError::of_migration(&path, error))?;
     let look = |connection: &Connection| {
         let time = |sql: &str| connection.query_row(sql, [], |row| rows::time(row, 0)).optional();
+        let count = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0)).map(i64::unsigned_abs);
         let first = "SELECT accepted_at FROM notification WHERE id = (SELECT notification FROM pending WHERE NOT held \
                      ORDER BY notification LIMIT 1)";
         let due = "SELECT due_at FROM pending WHERE NOT held ORDER BY due_at LIMIT 1";
         let dead = "SELECT count(*) FROM ended AS e WHERE e.status IN ('failed', 'expired', 'undelivered') AND NOT EXISTS \
                     (SELECT 1 FROM pending AS p WHERE p.notification = e.notification) AND NOT EXISTS (SELECT 1 FROM \
                     ended AS later WHERE later.notification = e.notification AND later.ordinal > e.ordinal)";
+        let disabled = match has_table(connection, "callback_endpoint")? {
+            true => count("SELECT count(*) FROM callback_endpoint WHERE disabled_at IS NOT NULL")?,
+            false => 0,
+        };
         Ok(Inspection {
             is_owned: opening::is_owned(directory),
             contents: Contents::read(connection, version, now)?,
@@ -77,7 +84,8 @@ pub fn inspect(directory: &Path, now: Timestamp) -> Result<Option<Inspection>, O
             shrinks: retention::is_compactable(connection)?,
             oldest_waiting: time(first)?,
             longest_due: time(due)?,
-            dead_letters: connection.query_row(dead, [], |row| row.get::<_, i64>(0))?.unsigned_abs(),
+            dead_letters: count(dead)?,
+            disabled_endpoints: disabled,
         })
     };
     match version {
@@ -85,6 +93,11 @@ pub fn inspect(directory: &Path, now: Timestamp) -> Result<Option<Inspection>, O
         0 => Ok(None),
         _ => look(&connection).map(Some).map_err(engine),
     }
+}
+
+/// An older version has not all tables.
+fn has_table(connection: &Connection, name: &str) -> rusqlite::Result<bool> {
+    connection.prepare("SELECT 1 FROM sqlite_schema WHERE name = ?1")?.exists([name])
 }
 
 /// Looks through every page of the store in `directory`, for `time` at the most. Reads only.

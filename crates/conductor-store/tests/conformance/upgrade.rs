@@ -10,14 +10,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use conductor_core::callbacks::{CallbackAttempt, CallbackNext, ChannelNews, EventSet, Subscription, Subscriptions};
 use conductor_core::receipts::{Arrival, PartKey, Report, Reporter};
 use conductor_core::replay::{ReplayItem, ReplayJob, ReplayStep};
 use conductor_core::store::{
     Accepted, Claim, Claimed, Filter, Idempotency, NewNotification, Page, Progress, Redirect, Transition,
 };
 use conductor_core::{
-    ChannelId, DeliveryKey, Draft, FailureReason, Format, Keep, ManualClock, NotificationId, Priority, ReplayId,
-    Replays as _, Retention, Scope, Settlement, Status, Store, TenantId, Timestamp,
+    Callbacks as _, ChannelId, DeliveryKey, Draft, EndpointId, FailureReason, Format, Keep, ManualClock,
+    NotificationId, Priority, ReplayId, Replays as _, Retention, Scope, Settlement, Status, Store, TenantId, Timestamp,
 };
 use conductor_store::SqliteStore;
 use rusqlite::Connection;
@@ -52,6 +53,10 @@ fn tenant() -> TenantId {
 
 fn channel(id: &str) -> ChannelId {
     id.parse().unwrap()
+}
+
+fn endpoint() -> EndpointId {
+    EndpointId::derive(tenant(), "https://a.example/hooks")
 }
 
 fn folder() -> PathBuf {
@@ -172,6 +177,32 @@ impl Filler<'_> {
         self.attempt(key, Settlement::Sent).await;
     }
 
+    /// Wants to hear of everything that happens to the tenant's notifications.
+    async fn listen(&self) {
+        let mut wishes = Subscriptions::default();
+        let wish = Subscription { endpoint: endpoint(), events: EventSet::all(), fingerprint: FINGERPRINT };
+        wishes.add(tenant(), wish);
+        self.0.store().subscribe(wishes).await.unwrap();
+    }
+
+    /// Callbacks that were taken, have failed, were given up, and of a channel that is down.
+    async fn callbacks(&self) {
+        let down = Some("no answer".to_owned());
+        let (name, kind, since) = ("hook".to_owned(), "webhook".to_owned(), self.0.now());
+        let news = ChannelNews { tenant: tenant(), channel: channel(HOOK), kind, name, down, since };
+        self.0.store().tell_of_channel(news, self.0.now()).await.unwrap();
+        let mut waiting = self.0.store().callbacks(endpoint(), 100).await.unwrap().first;
+        waiting.sort_by_key(|callback| callback.number);
+        let again = CallbackNext::Again(self.0.now().plus(HOUR));
+        for (callback, next) in waiting.iter().zip([CallbackNext::Done, CallbackNext::GiveUp, again]) {
+            let ok = next == CallbackNext::Done;
+            let (code, detail) =
+                (Some(if ok { "204" } else { "500" }.to_owned()), (!ok).then(|| "it failed".to_owned()));
+            let attempt = CallbackAttempt { at: self.0.now(), ok, code, detail };
+            self.0.store().settle_callback(callback, attempt, next, self.0.now()).await.unwrap();
+        }
+    }
+
     /// A bulk retry that is done, and one that is under way.
     async fn bulk_retries(&mut self) {
         let mut ids = Vec::new();
@@ -199,8 +230,10 @@ async fn fill(mut world: World) -> World {
     filler.0.crash().await;
     drop(leased(filler.0.claim_as(key, true).await));
     filler.0.crash().await;
+    filler.listen().await;
     filler.waiting().await;
     filler.over().await;
+    filler.callbacks().await;
     filler.bulk_retries().await;
     world.clock.advance(SECOND);
     let expired = world.store().expire(world.now()).await.unwrap();
@@ -271,6 +304,7 @@ async fn told(store: &SqliteStore) -> String {
             writeln!(text, "bulk retry {id}: {filter} every {interval:?} next {next_due} retried {retried} skipped {skipped} ended {ended_at:?}").unwrap();
         }
     }
+    tell_callbacks(&mut text, store).await;
     let asked = Idempotency { key: "once".into(), part: None, fingerprint: FINGERPRINT };
     let earlier = store.earlier(tenant(), &asked).await.unwrap();
     if let Some(Accepted::Replayed(notification)) = earlier {
@@ -315,6 +349,29 @@ async fn tell(text: &mut String, store: &SqliteStore, tenant: TenantId, id: Noti
             let (took, code, detail, wait) = (attempt.duration, &attempt.code, &attempt.detail, attempt.retry_after);
             writeln!(text, "    {number} {outcome} at {at} took {took:?} {code:?} {detail:?} wait {wait:?}").unwrap();
         }
+    }
+}
+
+async fn tell_callbacks(text: &mut String, store: &SqliteStore) {
+    for state in store.all_endpoints().await.unwrap() {
+        let mut waiting = store.callbacks(state.endpoint, 100).await.unwrap().first;
+        waiting.sort_by_key(|callback| callback.number);
+        for callback in waiting {
+            let (number, event, due, attempts) = (callback.number, callback.event, callback.due, callback.attempts);
+            let body: serde_json::Value = serde_json::from_str(&callback.body).unwrap();
+            writeln!(text, "callback {number}: {event} due {due} attempts {attempts} of {}", body["data"]["id"])
+                .unwrap();
+        }
+        for given_up in store.given_up(state.endpoint).await.unwrap() {
+            let (event, of, attempts) = (given_up.event, given_up.notification, given_up.attempts);
+            let (code, detail) = (given_up.code, given_up.detail);
+            writeln!(text, "given up: {event} of {of:?} attempts {attempts} {code:?} {detail:?}").unwrap();
+        }
+        let (waiting, delivered, given_up, last) = (state.waiting, state.delivered, state.given_up, state.last);
+        writeln!(text, "endpoint: {waiting} wait, {delivered} taken, {given_up} given up, last {last:?}").unwrap();
+    }
+    for channel in store.channels_down().await.unwrap() {
+        writeln!(text, "down: {channel}").unwrap();
     }
 }
 

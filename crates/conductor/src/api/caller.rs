@@ -25,6 +25,10 @@ pub(crate) struct Caller {
 /// The operator, or anybody where no operator's key is configured.
 pub(crate) struct Operator;
 
+/// The operator, and nobody where no operator's key is configured: for what changes something, or shows what is
+/// tenants'.
+pub(crate) struct OperatorOnly;
+
 impl FromRequestParts<Arc<Api>> for Caller {
     type Rejection = ApiError;
 
@@ -50,6 +54,18 @@ impl FromRequestParts<Arc<Api>> for Operator {
             Some(true) => Ok(Self),
             _ => Err(wrong_key(parts, "This needs the operator's key, CONDUCTOR_ADMIN_KEY; the key sent is another.")),
         }
+    }
+}
+
+impl FromRequestParts<Arc<Api>> for OperatorOnly {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, ApiError> {
+        if api.app.registry().is_admin_key("").is_none() {
+            let error = "This is for the operator and is off: set CONDUCTOR_ADMIN_KEY to turn it on.";
+            return Err(ApiError::new(ErrorKind::NoOperator, error));
+        }
+        Operator::from_request_parts(parts, api).await.map(|_| Self)
     }
 }
 

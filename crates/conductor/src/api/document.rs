@@ -49,7 +49,10 @@ impl Modify for Keys {
         );
         components.add_security_scheme(
             "operatorKey",
-            scheme("The operator's key, `CONDUCTOR_ADMIN_KEY`. Where none is configured, none is needed."),
+            scheme(
+                "The operator's key, `CONDUCTOR_ADMIN_KEY`. Where none is configured, `/metrics` needs none, and what \
+                 changes something is off.",
+            ),
         );
     }
 }
@@ -93,6 +96,8 @@ refusals! {
     ChangeRefusal: MissingKey, WrongKey, NotFound, WrongStatus, RateLimited, Internal, Unavailable;
     /// What `/metrics` can answer.
     OperatorRefusal: MissingKey, WrongKey, Internal;
+    /// What `POST /reload` can answer.
+    ReloadRefusal: MissingKey, WrongKey, NoOperator, BadConfiguration, Internal, Unavailable;
     /// What a provider's receipt can be answered.
     ReceiptRefusal: Invalid, WrongSignature, NotFound, Timeout, TooLarge, Internal, Unavailable;
     /// What a provider can be answered that checks the address for receipts.

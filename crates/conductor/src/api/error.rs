@@ -38,6 +38,8 @@ kinds! {
         "A field, parameter or header is wrong; `details` lists each.";
     MissingKey = "missing-key", UNAUTHORIZED, "Key missing", "There is no `Authorization` header.";
     WrongKey = "wrong-key", FORBIDDEN, "Key refused", "The key in `Authorization` is not known, or does not open this.";
+    NoOperator = "no-operator-key", FORBIDDEN, "No operator's key",
+        "This is for the operator, and no `CONDUCTOR_ADMIN_KEY` is configured, so that it is off.";
     WrongSignature = "wrong-signature", FORBIDDEN, "Signature refused",
         "A provider's receipt is not signed with the channel's secret.";
     NotFound = "not-found", NOT_FOUND, "Not found", "There is nothing here, or nothing that belongs to this key.";
@@ -56,6 +58,8 @@ kinds! {
         "`Content-Type` is not `application/json`.";
     KeyReused = "idempotency-key-reused", UNPROCESSABLE_ENTITY, "Idempotency key reused",
         "This `Idempotency-Key` came with another request before.";
+    BadConfiguration = "bad-configuration", UNPROCESSABLE_ENTITY, "Configuration refused",
+        "The configuration cannot be used; `details` has each fault, and the one before stays in use.";
     RateLimited = "rate-limited", TOO_MANY_REQUESTS, "Too many requests",
         "The tenant's request rate is used up; `Retry-After` says when to come back.";
     QueueFull = "queue-full", TOO_MANY_REQUESTS, "Queue full", "As many notifications wait as the tenant may have.";
@@ -162,6 +166,12 @@ impl ApiError {
     /// Adds the seconds after which it is worth trying again.
     pub(crate) fn retry_after(self, seconds: u64) -> Self {
         self.with_header(header::RETRY_AFTER, &seconds.to_string())
+    }
+
+    /// Lists faults.
+    pub(crate) fn with_details(mut self, details: Vec<Detail>) -> Self {
+        self.0.details = details;
+        self
     }
 
     /// Adds a member to the body.

@@ -14,6 +14,7 @@ use crate::api::Api;
 use crate::api::caller::Operator;
 use crate::api::document::{AnyRefusal, OperatorRefusal, StoreRefusal};
 use crate::api::error::ApiError;
+use crate::api::reload::ConfigurationItem;
 use crate::readings;
 use crate::telemetry::metrics::family;
 
@@ -49,6 +50,19 @@ pub(crate) struct HealthAnswer {
     timestamp: Timestamp,
 }
 
+/// Whether the server works, and with which configuration.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct ServerHealth {
+    /// `ok`
+    #[schema(example = "ok")]
+    status: &'static str,
+    /// The server's time.
+    #[schema(value_type = String, format = DateTime)]
+    timestamp: Timestamp,
+    /// The configuration in use.
+    configuration: ConfigurationItem,
+}
+
 /// What this is
 #[utoipa::path(
     get, path = "/", tag = "Server", operation_id = "welcome",
@@ -72,10 +86,11 @@ fn ok(api: &Api) -> Json<HealthAnswer> {
 /// Whether it answers
 #[utoipa::path(
     get, path = "/health", tag = "Server", operation_id = "health",
-    responses((status = 200, description = "It answers.", body = HealthAnswer), AnyRefusal)
+    responses((status = 200, description = "It answers.", body = ServerHealth), AnyRefusal)
 )]
-pub(crate) async fn health(State(api): State<Arc<Api>>) -> Json<HealthAnswer> {
-    ok(&api)
+pub(crate) async fn health(State(api): State<Arc<Api>>) -> Json<ServerHealth> {
+    let configuration = ConfigurationItem::from(api.app.registry().version());
+    Json(ServerHealth { status: "ok", timestamp: api.app.clock.now(), configuration })
 }
 
 /// Whether it lives

@@ -25,6 +25,8 @@ mod channels;
 mod docs;
 mod document;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod health;
 mod hops;
 mod idempotency;
@@ -33,6 +35,7 @@ mod observe;
 mod prefer;
 mod reader;
 mod receipts;
+mod reload;
 mod replays;
 mod send;
 mod transitions;
@@ -87,6 +90,7 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(health::live))
         .routes(routes!(health::ready))
         .routes(routes!(health::metrics))
+        .routes(routes!(reload::reload))
         .routes(routes!(docs::document))
         .routes(routes!(docs::page))
 }

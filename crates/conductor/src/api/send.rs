@@ -36,6 +36,7 @@ const FALLBACK_READ_MAX: usize = FALLBACK_MAX + 1;
 
 /// A notification to send. `channel` or `channelId` has to be there.
 #[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
 #[schema(rename_all = "camelCase", example = json!({ "channel": "discord", "message": "Test notification",
     "priority": "high" }))]
 #[expect(dead_code, reason = "describes the body for the document; the body itself is read field by field")]
@@ -45,16 +46,16 @@ pub(crate) struct NotificationRequest {
     channel: Option<String>,
     /// One channel of several of a type; without it, the tenant's first of that type.
     channel_id: Option<Uuid>,
-    /// The text: not empty, at most 64 KiB of UTF-8.
-    #[schema(min_length = 1, max_length = 65536)]
+    /// The text: not blank, at most 64 KiB of UTF-8.
+    #[schema(min_length = 1, max_length = 65536, pattern = r"\S")]
     message: String,
     /// How urgent; `normal` where it is left out.
     priority: Option<PriorityWord>,
     /// Overrides the channel's default target; an address within the provider.
-    #[schema(min_length = 1, max_length = 1024)]
+    #[schema(min_length = 1, max_length = 1024, pattern = r"\S")]
     target_id: Option<String>,
     /// Subject of a mail, heading elsewhere.
-    #[schema(min_length = 1, max_length = 1024)]
+    #[schema(min_length = 1, max_length = 1024, pattern = r"\S")]
     title: Option<String>,
     /// How the text is written; `text` where it is left out.
     format: Option<FormatWord>,
@@ -70,7 +71,7 @@ pub(crate) struct NotificationRequest {
     /// The caller's own labels: stored, returned, searched, sent in callbacks. At most 64.
     metadata: Option<std::collections::BTreeMap<String, String>>,
     /// While one with the same key, channel and target is queued, this one takes its place.
-    #[schema(min_length = 1, max_length = 255)]
+    #[schema(min_length = 1, max_length = 255, pattern = r"\S")]
     key: Option<String>,
     /// Tried in turn when the one before failed for good.
     #[schema(max_items = 8)]
@@ -79,6 +80,7 @@ pub(crate) struct NotificationRequest {
 
 /// Another way. `channel` or `channelId` has to be there.
 #[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
 #[schema(rename_all = "camelCase", example = json!({ "channel": "log" }))]
 #[expect(dead_code, reason = "describes the body for the document; the body itself is read field by field")]
 pub(crate) struct RouteRequest {
@@ -87,11 +89,13 @@ pub(crate) struct RouteRequest {
     /// A channel.
     channel_id: Option<Uuid>,
     /// The target within the channel.
+    #[schema(min_length = 1, max_length = 1024, pattern = r"\S")]
     target_id: Option<String>,
 }
 
 /// Up to 1,000 notifications.
 #[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
 #[schema(example = json!({ "notifications": [{ "channel": "log", "message": "one" }, { "channel": "log",
     "message": "two" }] }))]
 #[expect(dead_code, reason = "describes the body for the document; the body itself is read field by field")]
@@ -107,16 +111,16 @@ pub(crate) struct BatchRequest {
 #[utoipa::path(
     post, path = "/notifications", tag = "Notifications", operation_id = "sendNotification",
     params(
-        ("Idempotency-Key" = Option<String>, Header,
+        ("Idempotency-Key" = Option<String>, Header, nullable = false, pattern = r#"^([!#-~][!-~]{0,254}|"([ !#-\[\]-~]|\\["\\]){1,255}")$"#,
             description = "1 to 255 visible characters, bare or quoted; kept for 24 hours. The same request again \
                 gets the same answer."),
-        ("Prefer" = Option<String>, Header,
+        ("Prefer" = Option<String>, Header, nullable = false,
             description = "`wait=N`: answer when the outcome is known, after N seconds at the latest (30 at most).",
             example = "wait=10"),
-        ("Conductor-Hops" = Option<u32>, Header,
+        ("Conductor-Hops" = Option<String>, Header, nullable = false, pattern = "^0+$",
             description = "Stands in what a webhook channel sends. 1 or more is refused: the request was caused by a \
                 notification of Conductor itself."),
-        ("traceparent" = Option<String>, Header,
+        ("traceparent" = Option<String>, Header, nullable = false,
             description = "Where the request belongs in a trace (W3C Trace Context): kept with the notification, and \
                 passed on to webhooks. An invalid one is passed over.",
             example = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
@@ -128,7 +132,17 @@ pub(crate) struct BatchRequest {
                 description = "`wait=N`"))),
         (status = 202, description = "Accepted: it is on disk.", body = AcceptedAnswer,
             headers(("Location" = String, description = "Where the notification is."), ("Idempotent-Replay" = String,
-                description = "`true`: accepted by an earlier request."))),
+                description = "`true`: accepted by an earlier request.")),
+            links(
+                ("lookUp" = (operation_id = "getNotification", parameters(("id" = "$response.body#/id")),
+                    description = "Look it up.")),
+                ("takeBack" = (operation_id = "cancelNotification", parameters(("id" = "$response.body#/id")),
+                    description = "Take it back.")),
+                ("tryAgain" = (operation_id = "retryNotification", parameters(("id" = "$response.body#/id")),
+                    description = "Try it again.")),
+                ("takeAsSent" = (operation_id = "resolveNotification", parameters(("id" = "$response.body#/id")),
+                    description = "Take it as sent.")),
+            )),
         SendRefusal
     ),
     security(("tenantKey" = []))
@@ -300,19 +314,26 @@ fn prepare(
     value: Value,
     trace: Option<TraceContext>,
 ) -> Result<accept::Prepared, ApiError> {
+    let (request, problems) = read(value)?;
+    let request = SendRequest { trace, ..request };
+    accept::prepare(&api.app, &caller.tenant, request, problems).map_err(ApiError::invalid)
+}
+
+/// Takes a notification's fields, and what is wrong with them so far.
+pub(super) fn read(value: Value) -> Result<(SendRequest, Problems), ApiError> {
     let mut problems = Problems::new();
     let Some(mut reader) = Reader::new(value, "body", String::new(), &mut problems) else {
         return Err(ApiError::invalid(problems));
     };
-    let request = SendRequest { trace, ..read_request(&mut reader) };
+    let request = read_request(&mut reader);
     reader.finish();
-    accept::prepare(&api.app, &caller.tenant, request, problems).map_err(ApiError::invalid)
+    Ok((request, problems))
 }
 
 fn read_request(reader: &mut Reader<'_>) -> SendRequest {
     SendRequest {
         route: reader.route(),
-        message: reader.required_text("message"),
+        message: reader.required_text("message").unwrap_or_default(),
         priority: reader.word("priority", Priority::ALL, Priority::as_str).unwrap_or_default(),
         title: reader.text("title"),
         format: reader.word("format", Format::ALL, Format::as_str).unwrap_or_default(),
@@ -332,13 +353,13 @@ fn read_request(reader: &mut Reader<'_>) -> SendRequest {
 #[utoipa::path(
     post, path = "/notifications/batch", tag = "Notifications", operation_id = "sendBatch",
     params(
-        ("Idempotency-Key" = Option<String>, Header,
+        ("Idempotency-Key" = Option<String>, Header, nullable = false, pattern = r#"^([!#-~][!-~]{0,254}|"([ !#-\[\]-~]|\\["\\]){1,255}")$"#,
             description = "1 to 255 visible characters, bare or quoted; kept for 24 hours for each notification of \
                 the batch."),
-        ("Conductor-Hops" = Option<u32>, Header,
+        ("Conductor-Hops" = Option<String>, Header, nullable = false, pattern = "^0+$",
             description = "Stands in what a webhook channel sends. 1 or more is refused: the request was caused by a \
                 notification of Conductor itself."),
-        ("traceparent" = Option<String>, Header,
+        ("traceparent" = Option<String>, Header, nullable = false,
             description = "Where the request belongs in a trace (W3C Trace Context): kept with the notification, and \
                 passed on to webhooks. An invalid one is passed over.",
             example = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
@@ -411,7 +432,7 @@ async fn keep_item(
     }
 }
 
-fn read_batch(value: Value) -> Result<Vec<Value>, ApiError> {
+pub(super) fn read_batch(value: Value) -> Result<Vec<Value>, ApiError> {
     let mut problems = Problems::new();
     let mut items = Vec::new();
     if let Some(mut reader) = Reader::new(value, "body", String::new(), &mut problems) {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Args;
 use conductor_channels::http::HttpClients;
@@ -24,6 +25,9 @@ Example:
 Makes the channel from the configuration, without the server, and asks its provider whether a message would \
 go out; --send sends one that people see. Exit code 0: it would, or it did; 1: not; 2: the configuration is \
 wrong. If it fails, it tells the provider's own words: mostly a wrong token or target.";
+
+/// Nobody needs a trial message later than this.
+const USEFUL_FOR: Duration = Duration::from_secs(60 * 60);
 
 /// Which channel, and whether to send.
 #[derive(Debug, Args)]
@@ -108,6 +112,8 @@ fn message(arguments: &Arguments, session: &Session<'_>) -> Result<Message, Fail
         data: Map::new(),
         metadata: BTreeMap::new(),
         accepted_at: now,
+        expires_at: now.plus(USEFUL_FOR),
+        key: None,
         part: 0,
         parts: 1,
         trace: None,
@@ -135,6 +141,7 @@ pub(super) async fn make(
         base_url: common.base_url,
         receipts_url: None,
         timeout: common.timeout,
+        rate: common.rate,
         allow_mentions: common.allow_mentions,
         http: http.client(&common.allow_networks),
         clock: Arc::clone(clock),

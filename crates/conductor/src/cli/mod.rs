@@ -29,6 +29,7 @@ mod doctor;
 mod health;
 mod init;
 mod plugin;
+mod reload;
 mod restore;
 mod schema;
 mod send;
@@ -79,6 +80,8 @@ pub enum Command {
     Send(send::Arguments),
     /// Ask a running server whether it is well
     Health(health::Arguments),
+    /// Have a running server take over a changed configuration, and tell what has changed or what is wrong
+    Reload(reload::Arguments),
     /// Add tenants, list them, change their keys
     #[command(subcommand)]
     Tenant(tenant::Command),
@@ -141,7 +144,7 @@ const OF_THE_SERVER: [&str; 6] = ["log_level", "log_format", "log_filter", "metr
 const OF_THE_ADDRESS: [&str; 2] = ["port", "host"];
 /// The commands that heed everything, and those that heed the server's address.
 const SERVING: [&str; 2] = ["serve", "doctor"];
-const ASKING: [&str; 3] = ["init", "send", "health"];
+const ASKING: [&str; 4] = ["init", "send", "health", "reload"];
 
 /// The command line. The help of each command shows the process settings that it heeds; it takes the others as well, so
 /// that a line is as good before any command.
@@ -208,6 +211,7 @@ pub fn run(line: CommandLine, session: &mut Session<'_>) -> Result<Ended, Failur
         Command::Schema(arguments) => schema::run(&arguments, session),
         Command::Send(arguments) => send::run(&arguments, &process.resolve()?, session),
         Command::Health(arguments) => health::run(&arguments, &process.resolve()?, session),
+        Command::Reload(arguments) => reload::run(&arguments, &process.resolve()?, session),
         Command::Tenant(command) => tenant::run(&command, &process.resolve()?, session),
         Command::Channel(command) => channel::run(&command, &process.resolve()?, session),
         Command::Plugin(command) => plugin::run(&command, &process.resolve()?, session),

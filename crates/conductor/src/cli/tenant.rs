@@ -19,7 +19,7 @@ Example:
   conductor tenant add \"Acme Ltd\"
 
 Adds the tenant to tenants.json, comments and order kept, and writes its new API key to .env of the data \
-folder. The key is printed this once. A running server has to be started again.
+folder. The key is printed this once. A running server takes the tenant over by itself.
 If it fails, nothing was changed; `conductor check` tells what is wrong with the files.";
 
 const LIST_HELP: &str = "\
@@ -120,8 +120,8 @@ fn add(arguments: &Add, settings: &Settings, session: &mut Session<'_>) -> Resul
     writeln!(session.out, "The key is shown this once. It is kept in {file} as {variable}.")?;
     writeln!(
         session.out,
-        "Next: give the tenant a channel (`conductor channel add --tenant {id} --type log --name log`), then start\n\
-         the server again."
+        "Next: give the tenant a channel (`conductor channel add --tenant {id} --type log --name log`). A running\n\
+         server takes both over by itself; `conductor reload` tells whether it has."
     )?;
     Ok(Ended::Well)
 }

@@ -19,6 +19,9 @@ use super::shape::{Shape, unknown_member};
 use super::tenants::Tenants;
 use super::{channels, enabled, otel, schema, tenants};
 
+/// In the order in which they are read.
+const LIST_FILES: [ListFile; 3] = [ListFile::Tenants, ListFile::Channels, ListFile::Plugins];
+
 const INIT_HELP: &str = "`conductor init` makes what is missing";
 
 /// Reads `tenants.json`, `channels.json` and `plugins.json` in `dir`, with the variables that they name. `plugins` is
@@ -38,7 +41,7 @@ pub fn load(
     environment.faults().iter().for_each(|fault| report.add(fault.clone()));
     let admin_key = tenants::admin_key(environment, &mut report);
     let otlp = otel::settings(environment, &mut report);
-    let configuration = read_files(dir, &mut report).and_then(|texts| {
+    let configuration = read_files(dir, environment, &mut report).and_then(|texts| {
         let [tenants, channels, plugin_file] = &texts;
         let tenants = Entries::of(ListFile::Tenants, tenants.as_ref(), plugins, &mut report);
         let plugin_file = Entries::of(ListFile::Plugins, plugin_file.as_ref(), plugins, &mut report);
@@ -64,7 +67,10 @@ pub fn load(
         });
         let Tenants { list: tenants, .. } = tenants?;
         let keep = Keep { whole: Some(KEPT), content: None };
-        Some(Configuration { tenants, channels: channels?, plugins: enabled?, admin_key, keep, otlp })
+        let readings = environment.readings();
+        let hash = readings.hash_of(&LIST_FILES.map(|kind| kind.path(dir)));
+        let (channels, plugins) = (channels?, enabled?);
+        Some(Configuration { tenants, channels, plugins, admin_key, keep, otlp, readings, hash })
     });
     report.sort();
     match configuration {
@@ -80,20 +86,21 @@ struct FileText {
 }
 
 /// Reads the texts of tenants, channels and plugins. Nothing where the directory itself is missing.
-fn read_files(dir: &Path, report: &mut Report) -> Option<[Option<FileText>; 3]> {
+fn read_files(dir: &Path, environment: &Environment, report: &mut Report) -> Option<[Option<FileText>; 3]> {
     if !dir.is_dir() {
         let what = if dir.exists() { "this is no directory" } else { "the directory does not exist" };
         let fault = Fault::error(what).in_file(dir);
         report.add(fault.expected("the directory with the configuration files").help(INIT_HELP));
         return None;
     }
-    let kinds = [ListFile::Tenants, ListFile::Channels, ListFile::Plugins];
-    Some(kinds.map(|kind| read_file(kind.path(dir), report)))
+    Some(LIST_FILES.map(|kind| read_file(kind.path(dir), environment, report)))
 }
 
-fn read_file(path: PathBuf, report: &mut Report) -> Option<FileText> {
+fn read_file(path: PathBuf, environment: &Environment, report: &mut Report) -> Option<FileText> {
     let mut bytes = Vec::new();
-    let read = std::fs::File::open(&path).and_then(|file| file.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes));
+    let most = MAX_BYTES as u64 + 1;
+    let read = std::fs::File::open(&path).and_then(|file| file.take(most).read_to_end(&mut bytes));
+    environment.note(&path, most, read.is_ok().then_some(&bytes));
     let fault = match read {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             Fault::error("the file does not exist").in_file(&path).help(INIT_HELP)

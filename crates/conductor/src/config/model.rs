@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use serde_json::{Map, Value};
 use url::Url;
 
+use super::readings::Readings;
 use crate::telemetry::otlp;
 
 /// Everything that the three files and the environment say. Nothing in it can be wrong any more.
@@ -25,6 +26,10 @@ pub struct Configuration {
     pub keep: Keep,
     /// What is exported over OTLP, as the `OTEL_*` variables say.
     pub otlp: Option<otlp::Settings>,
+    /// The files that it came from, and what they held.
+    pub readings: Readings,
+    /// A short hash of the three files, in hexadecimal digits.
+    pub hash: String,
 }
 
 /// A customer of this server.

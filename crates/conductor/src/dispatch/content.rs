@@ -84,6 +84,8 @@ fn message(lease: &Lease) -> Message {
         data: notification.data.clone(),
         metadata: notification.metadata.clone(),
         accepted_at: notification.accepted_at,
+        expires_at: lease.expires_at,
+        key: notification.key.clone(),
         part: 0,
         parts: 1,
         trace: None,

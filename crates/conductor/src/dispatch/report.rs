@@ -41,20 +41,27 @@ pub(super) fn health(channel: &LiveChannel, before: &Health, now: &Health, stopp
     match (before, now) {
         (_, Health::Down { reason }) if stopped => tracing::error!(
             channel.id = %channel.id, channel.name = %channel.name, channel.kind = channel.kind, reason,
-            "The provider refuses this channel: it is stopped. Its deliveries wait until the configuration is mended \
-             and the server is started again, or until the provider, which is asked from time to time, says that the \
-             channel works",
+            "The provider refuses this channel: it is stopped. Its deliveries wait until its settings are mended, or \
+             until the provider, which is asked from time to time, says that the channel works",
         ),
         (_, Health::Down { reason }) => tracing::warn!(
             channel.id = %channel.id, channel.name = %channel.name, channel.kind = channel.kind, reason,
             "The channel is down: attempts pause, and one at a time probes it",
         ),
-        (Health::Down { .. }, _) => tracing::info!(
+        (Health::Down { .. }, Health::Up) => tracing::info!(
             channel.id = %channel.id, channel.name = %channel.name, channel.kind = channel.kind,
             "The channel is up again",
         ),
         _ => {}
     }
+}
+
+/// A stopped channel has another account.
+pub(super) fn mended(channel: &LiveChannel) {
+    tracing::info!(
+        channel.id = %channel.id, channel.name = %channel.name, channel.kind = channel.kind,
+        "The settings of a stopped channel have changed: what waits is sent",
+    );
 }
 
 /// A stopped channel was asked whether it works, and does not, or does not know.

@@ -106,6 +106,19 @@ async fn drive_successes(server: &TestServer) {
         Client::new(server, None).get(path).await;
     }
     assert_eq!(Client::new(server, Some(ADMIN_KEY)).get("/metrics").await.status, 200);
+    drive_reload(server).await;
+}
+
+async fn drive_reload(server: &TestServer) {
+    let operator = Client::new(server, Some(ADMIN_KEY));
+    operator.act("/reload").await.expect(200);
+    let file = server.directory().join("config/plugins.json");
+    let good = std::fs::read(&file).expect("a file");
+    std::fs::write(&file, "{}").expect("it is written");
+    let refused = operator.act("/reload").await.problem(422);
+    assert!(refused["details"][0]["message"].as_str().is_some_and(|text| text.contains("plugins.json")), "{refused}");
+    std::fs::write(&file, good).expect("it is written");
+    operator.act("/reload").await.expect(200);
 }
 
 /// As many as may run at once, each so slow that it does not end by itself.

@@ -78,6 +78,7 @@ async fn apns_shortens_a_long_text_and_a_phone_without_the_app_is_a_dead_letter(
     let server = server("apns", &provider, options, &[("key", APPLE_KEY)]).await;
     let mut body = urgent("apns");
     (body["message"], body["targetId"]) = ("It is off. ".repeat(2_000).into(), "ab12".into());
+    (body["key"], body["expiresAt"]) = ("pump".into(), "2099-01-01T00:00:00Z".into());
     let id = server.send(KEY_A, &body).await;
     let story = server.wait_for(KEY_A, &id, "sent").await;
     assert_eq!(story["deliveries"][0]["providerId"], "EABEAE54-14A8-11E5-B60B-1697F925EC7B");
@@ -86,6 +87,9 @@ async fn apns_shortens_a_long_text_and_a_phone_without_the_app_is_a_dead_letter(
     assert_eq!(attempts(&story), [("permanent", Some("Unregistered"))]);
     let received = provider.received();
     assert_eq!(received.len(), 2, "a long text is one notification");
+    let places = received.iter().map(|received| received.header("apns-collapse-id"));
+    assert_eq!(places.collect::<std::collections::BTreeSet<_>>().len(), 1, "both have the same key");
+    assert_eq!(received[0].header("apns-expiration"), "4070908800");
     let alert = &received[0].json()["aps"]["alert"];
     assert!(received[0].body.len() <= 4096 && alert["body"].as_str().is_some_and(|body| body.ends_with("off.…")));
     assert_eq!((received[0].header("apns-priority"), &alert["title"]), ("10", &json!("Pump")));

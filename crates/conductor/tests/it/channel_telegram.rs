@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::support::provider::{Answer, Provider};
-use super::support::server::{KEY_A, TENANT_A, TestServer, World};
+use super::support::server::{KEY_A, KEY_B, TENANT_A, TENANT_B, TestServer, World};
 
 const TOKEN: &str = "123456789:a-t0ken-that-nobody-may-see";
 const MADE: &str = r#"{"ok":true,"result":{"message_id":42,"date":1,"chat":{"id":-7}}}"#;
@@ -70,6 +70,41 @@ async fn who_has_blocked_the_bot_is_a_dead_letter_and_others_get_theirs() {
     assert_eq!(attempts(&story), [("permanent".into(), "Forbidden: bot was blocked by the user".into())]);
     let id = server.send(KEY_A, &message("on")).await;
     server.wait_for(KEY_A, &id, "sent").await;
+}
+
+#[tokio::test]
+async fn what_one_tenants_channel_is_told_holds_for_the_other_with_the_same_bot() {
+    let provider = Provider::start().await;
+    let mut world = World::new();
+    world.plugins = json!([{ "name": "log" }, { "name": "telegram" }]);
+    for (tenant, chat, bot) in [(TENANT_A, "-7", "BOT"), (TENANT_B, "-8", "BOT"), (TENANT_B, "-9", "OTHER")] {
+        world.channels.push(json!({
+            "tenantId": tenant, "channelType": "telegram", "channelName": chat, "env": { "botToken": bot },
+            "options": { "chatId": chat, "baseUrl": provider.url(), "allowNetworks": ["127.0.0.0/8"] },
+        }));
+    }
+    world.variables.extend([("BOT".into(), TOKEN.into()), ("OTHER".into(), "987:another-bot".into())]);
+    provider.next(Answer::status(429).header("retry-after", "3")).then(Answer { body: MADE, ..Answer::status(200) });
+    let server = world.start().await;
+    let first = server.send(KEY_A, &message("hello")).await;
+    provider.wait_for(1).await;
+    server.wait_for(KEY_A, &first, "retrying").await;
+    let second = server.send(KEY_B, &message("hello")).await;
+    let held = server.wait_for(KEY_B, &second, "retrying").await;
+    let (outcome, detail) = attempts(&held).remove(0);
+    assert!(outcome == "rateLimited" && detail.starts_with("not asked: "), "{outcome}: {detail}");
+    assert_eq!(provider.received().len(), 1);
+    // Another bot of the same tenant has room of its own.
+    let (_, page) = server.get(KEY_B, "/channels").await;
+    let other = page["data"].as_array().into_iter().flatten().find(|channel| channel["channelName"] == "-9");
+    let mut elsewhere = message("hello");
+    elsewhere["channelId"] = other.expect("the channel")["channelId"].clone();
+    let id = server.send(KEY_B, &elsewhere).await;
+    server.wait_for(KEY_B, &id, "sent").await;
+    for (key, id) in [(KEY_A, first), (KEY_B, second)] {
+        let story = server.wait_for(key, &id, "sent").await;
+        assert_eq!(attempts(&story).len(), 2, "a wait is no failed attempt: {story:#}");
+    }
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 mod api;
 mod callbacks;
+mod channels;
 mod commands;
 pub(crate) mod configuration;
 pub(crate) mod markdown;

@@ -171,7 +171,7 @@ fn a_store_that_is_damaged_newer_or_anothers_is_told() {
 }
 
 #[test]
-fn dead_letters_held_ones_and_a_clock_behind_the_store_are_told() {
+fn dead_letters_held_ones_disabled_endpoints_and_a_clock_behind_the_store_are_told() {
     let folder = folder();
     Process::serve(&mut conductor(folder.path(), &[])).stop().with(0);
     let store = Connection::open(folder.path().join("data/conductor.db")).expect("opened");
@@ -183,13 +183,16 @@ fn dead_letters_held_ones_and_a_clock_behind_the_store_are_told() {
          INSERT INTO pending (notification, ordinal, tenant, channel_id, lane, priority, due_at, expires_at, attempts, failures, \
          next_fallback, held, claimed, lost) VALUES (x'01', 0, x'02', x'03', 0, 'normal', 0, 7258118400000, 1, 0, 0, 1, 0, 0); \
          INSERT INTO ended (notification, ordinal, tenant, channel_id, status, ended_at, attempts, next_fallback) \
-         VALUES (x'00', 0, x'02', x'03', 'failed', 0, 1, 0)"
+         VALUES (x'00', 0, x'02', x'03', 'failed', 0, 1, 0); \
+         INSERT INTO callback_endpoint (endpoint, tenant, fingerprint, made, waiting, delivered, given_up, dropped, disabled_at) \
+         VALUES (x'04', x'02', x'05', 1, 0, 0, 0, 1, 0)"
     );
     store.execute_batch(&sql).expect("written");
     drop(store);
     let found = look(&mut at(&folder, &free_port()));
     expect(&found, "Store", "odd", &["1 is held: nobody knows", "resolve or retry"]);
     expect(&found, "Store", "odd", &["1 dead letter", "POST /notifications/retry"]);
+    expect(&found, "Store", "odd", &["1 endpoint for callbacks disabled", "wants no more", "GET /callbacks"]);
     expect(&found, "Clock", "bad", &["behind the newest notification in the store", "NTP"]);
 }
 

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "what a test needs may end it by unwrapping, as the test itself may")]
 
+mod api_attack;
 mod api_auth;
 mod api_batch;
 mod api_dead_letters;
@@ -18,6 +19,7 @@ mod bad_providers;
 mod bulkheads;
 mod callbacks;
 mod channel_discord;
+mod channel_down;
 mod channel_email;
 mod channel_google_chat;
 mod channel_matrix;
@@ -41,12 +43,14 @@ mod examples;
 mod fairness;
 mod faults;
 mod first_run;
+mod fuzzing;
 mod loop_guard;
 mod metrics;
 mod model;
 mod monitoring;
 mod packaging;
 mod patience;
+mod reload;
 mod repository;
 mod retention;
 mod secrets;
@@ -54,6 +58,7 @@ mod signals;
 mod start_faults;
 mod stop;
 mod support;
+mod systemd;
 mod tidy;
 mod traces;
 mod upgrades;

@@ -1,7 +1,7 @@
 //! A Discord of one's own on loopback: the gateway and as much of the API as a bot asks for. What it says is true as far
 //! as foreign clients (twilight-gateway, discord.py, discord.js) take it for Discord's.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -79,11 +79,17 @@ struct State {
     /// Milliseconds.
     beat: u64,
     remaining: u64,
+    /// Milliseconds.
+    reset_after: u64,
     /// What `GET /gateway/bot` answers; none means well.
     gateway_status: Option<u16>,
     scripts: VecDeque<Script>,
     seen: Vec<Seen>,
     messages: u64,
+    /// The messages that were made, by their nonce.
+    nonces: HashMap<String, u64>,
+    /// So many answers to messages get lost on their way.
+    lost_answers: u32,
     live: usize,
 }
 
@@ -108,6 +114,9 @@ impl FakeDiscord {
             token: token.to_owned(),
             beat: u64::try_from(beat.as_millis()).expect("a short time"),
             remaining: 1000,
+            reset_after: 3_600_000,
+            nonces: HashMap::new(),
+            lost_answers: 0,
             gateway_status: None,
             scripts: VecDeque::from([Script::default()]),
             seen: Vec::new(),
@@ -145,6 +154,27 @@ impl FakeDiscord {
     pub(crate) fn leaves_sessions(&self, remaining: u64) -> &Self {
         self.state().remaining = remaining;
         self
+    }
+
+    pub(crate) fn remaining_sessions(&self) -> u64 {
+        self.state().remaining
+    }
+
+    /// A day's sessions are there again after this.
+    pub(crate) fn resets_in(&self, time: Duration) -> &Self {
+        self.state().reset_after = u64::try_from(time.as_millis()).expect("a short time");
+        self
+    }
+
+    /// The next messages are made, and nobody hears of it.
+    pub(crate) fn loses_answers(&self, count: u32) -> &Self {
+        self.state().lost_answers = count;
+        self
+    }
+
+    /// How many messages there are.
+    pub(crate) fn messages(&self) -> u64 {
+        self.state().messages
     }
 
     pub(crate) fn seen(&self) -> Vec<Seen> {
@@ -206,20 +236,38 @@ async fn answer(
     let token = request.headers().get("authorization").and_then(|value| value.to_str().ok()).map(str::to_owned);
     let body = request.into_body().collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
     let body: Value = serde_json::from_slice(&body).unwrap_or_default();
+    let is_lost = method == "POST" && {
+        let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_lost = state.lost_answers > 0;
+        state.lost_answers = state.lost_answers.saturating_sub(1);
+        is_lost
+    };
+    let answer = answered(&method, &target, &body, token, address, &state);
+    if is_lost { std::future::pending().await } else { Ok(answer) }
+}
+
+fn answered(
+    method: &str,
+    target: &str,
+    body: &Value,
+    token: Option<String>,
+    address: SocketAddr,
+    state: &Mutex<State>,
+) -> Answer {
     let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
-    state.seen.push(Seen::Asked(method.clone(), target.clone(), body.clone()));
+    state.seen.push(Seen::Asked(method.to_owned(), target.to_owned(), body.clone()));
     let known = token.is_some_and(|token| token == format!("Bot {}", state.token));
     if !known && !target.contains("/webhooks/") {
-        return Ok(json(401, &json!({ "message": "401: Unauthorized", "code": 0 })));
+        return json(401, &json!({ "message": "401: Unauthorized", "code": 0 }));
     }
     let path = target.split('?').next().unwrap_or_default();
-    Ok(match (method.as_str(), path.trim_start_matches("/api/v10")) {
+    match (method, path.trim_start_matches("/api/v10")) {
         ("GET", "/gateway/bot") => gateway(&state, address),
         ("GET", "/users/@me") => json(200, &user()),
         ("GET", "/oauth2/applications/@me" | "/applications/@me") => json(200, &application()),
-        ("POST", path) if path.ends_with("/messages") => made(&mut state, path, &body),
+        ("POST", path) if path.ends_with("/messages") => made(&mut state, path, body),
         _ => json(404, &json!({ "message": "404: Not Found", "code": 0 })),
-    })
+    }
 }
 
 fn json(status: u16, body: &Value) -> Answer {
@@ -237,7 +285,7 @@ fn gateway(state: &State, address: SocketAddr) -> Answer {
             "url": format!("ws://{address}/gateway"),
             "shards": 1,
             "session_start_limit": {
-                "total": 1000, "remaining": state.remaining, "reset_after": 3_600_000, "max_concurrency": 1,
+                "total": 1000, "remaining": state.remaining, "reset_after": state.reset_after, "max_concurrency": 1,
             },
         }),
     )
@@ -260,12 +308,17 @@ fn application() -> Value {
 }
 
 fn made(state: &mut State, path: &str, body: &Value) -> Answer {
-    state.messages += 1;
+    // A nonce that has to be the only one of its kind names the message that there is already.
+    let nonce = body["nonce"].as_str().filter(|_| body["enforce_nonce"] == true).map(str::to_owned);
+    let known = nonce.as_ref().and_then(|nonce| state.nonces.get(nonce).copied());
+    let number = known.unwrap_or(state.messages + 1);
+    state.messages = state.messages.max(number);
+    state.nonces.extend(nonce.map(|nonce| (nonce, number)));
     let channel = path.split('/').nth(2).unwrap_or_default();
     json(
         200,
         &json!({
-            "id": (1_187_654_321_098_766_000 + state.messages).to_string(), "channel_id": channel,
+            "id": (1_187_654_321_098_766_000 + number).to_string(), "channel_id": channel,
             "content": body["content"], "author": user(), "timestamp": "2024-01-15T10:30:00.000000+00:00",
             "edited_timestamp": null, "tts": false, "mention_everyone": false, "mentions": [], "mention_roles": [],
             "attachments": [], "embeds": [], "pinned": false, "type": 0, "flags": 0, "components": [],
@@ -360,7 +413,8 @@ impl Connection {
 
     async fn identify(&mut self, asked: &Value) -> Option<()> {
         let known = {
-            let state = self.see(Some(Seen::Identify(asked.clone())));
+            let mut state = self.see(Some(Seen::Identify(asked.clone())));
+            state.remaining = state.remaining.saturating_sub(1);
             asked["token"].as_str().map(|token| token.trim_start_matches("Bot ")) == Some(state.token.as_str())
         };
         if let Some((code, words)) = self.script.refuse {

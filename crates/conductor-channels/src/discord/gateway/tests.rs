@@ -173,6 +173,48 @@ async fn a_refused_token_stops_it_for_good_with_the_reason() {
 }
 
 #[tokio::test]
+async fn what_only_a_person_can_mend_is_never_tried_again() {
+    for code in [4004, 4010, 4011, 4012, 4013, 4014] {
+        let discord = discord([Script { refuse: Some((code, "No.")), ..Script::default() }]).await;
+        let mut bot = Bot::start(&discord);
+        let reason = bot.down().await;
+        assert!(reason.contains(&format!("{code}: No.")), "{reason}");
+        bot.task.join_next().await.expect("it ends").expect("without a panic");
+        assert_eq!((discord.identifies(), discord.resumes()), (1, 0), "{code}");
+    }
+}
+
+/// Each start knows nothing of those before it, as after a crash.
+#[tokio::test]
+async fn a_server_that_crashes_and_starts_again_without_end_leaves_a_days_sessions_for_the_day() {
+    let discord = discord([Script::default()]).await;
+    let sparse = u64::try_from(SPARSE).unwrap();
+    discord.leaves_sessions(sparse + 5);
+    for start in 1..=20 {
+        let mut bot = Bot::start(&discord);
+        if start <= 5 {
+            bot.up().await;
+        } else {
+            let reason = bot.down().await;
+            assert!(reason.contains("200 more sessions today"), "{reason}");
+        }
+    }
+    assert_eq!((discord.identifies(), discord.remaining_sessions()), (5, sparse));
+}
+
+#[tokio::test]
+async fn the_last_sessions_of_a_day_begin_when_their_time_has_come() {
+    let discord = discord([Script::default()]).await;
+    discord.leaves_sessions(10).resets_in(Duration::from_secs(2));
+    let begun = Instant::now();
+    let mut bot = Bot::start(&discord);
+    assert!(bot.down().await.contains("10 more sessions"));
+    bot.up().await;
+    assert!(begun.elapsed() >= Duration::from_millis(200));
+    assert_eq!(discord.identifies(), 1);
+}
+
+#[tokio::test]
 async fn a_gateway_that_cannot_be_reached_comes_back_by_itself() {
     for (status, words) in [(503, "503"), (401, "token")] {
         let discord = discord([Script::default()]).await;

@@ -3,10 +3,9 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::contract::{
-    Answer, Provider, Seen, Subject, context, contract_tests, faults, is_of_class, message, plugin, spec,
+    Answer, Description, Provider, Seen, Subject, contract_tests, error_classes, faults, is_of_class, message, plugin,
 };
 use crate::discord::tests::codes;
-use crate::http::HttpClients;
 
 const RETRYABLE: SendErrorKind = SendErrorKind::Retryable { retry_after: None };
 const URL: &str = "https://discord.com/api/webhooks/223704706495545344/T0P-S3CRET_token";
@@ -48,17 +47,7 @@ fn urgent() -> Message {
 }
 
 async fn seen(message: &Message, values: Value, allow_mentions: bool) -> Seen {
-    let provider = Provider::answering([made()]).await;
-    let mut context = context(&HttpClients::new(), Some(provider.url()));
-    context.allow_mentions = allow_mentions;
-    let receipt = Subject { values, ..subject() }.channel(context).await.send(message).await;
-    assert_eq!(receipt, Ok(Receipt { provider_id: Some("334385199974967042".into()) }));
-    provider.only()
-}
-
-async fn refusal(message: &Message, answer: Answer) -> SendError {
-    let provider = Provider::answering([answer]).await;
-    subject().channel_to(&provider).await.send(message).await.expect_err("a refusal")
+    Subject { values, ..subject() }.seen_with(message, |_, context| context.allow_mentions = allow_mentions).await
 }
 
 #[tokio::test]
@@ -90,20 +79,14 @@ async fn a_thread_is_the_target() {
 
 #[tokio::test]
 async fn every_request_fits_discords_own_description() {
-    let Some(spec) = spec("discord.json") else { return };
-    let schema = json!({
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "$ref": "#/components/schemas/IncomingWebhookRequestPartial",
-        "unevaluatedProperties": false,
-        "components": spec["components"],
-    });
-    let schema = jsonschema::validator_for(&schema).expect("the description is a schema");
-    assert!(!schema.is_valid(&json!({ "contnet": "misspelt" })));
+    let Some(described) = Description::of("discord.json", "/components/schemas/IncomingWebhookRequestPartial") else {
+        return;
+    };
+    described.refuses(&json!({ "contnet": "misspelt" }));
     for (format, allow_mentions) in [(Format::Text, false), (Format::Markdown, true)] {
         let message = Message { format, ..urgent() };
         let body = seen(&message, json!({ "webhookUrl": URL }), allow_mentions).await.json();
-        let faults: Vec<String> = schema.iter_errors(&body).map(|fault| fault.to_string()).collect();
-        assert!(faults.is_empty(), "{faults:?}");
+        described.fits(&body);
     }
 }
 
@@ -122,23 +105,23 @@ async fn two_thousand_characters_are_the_most() {
 #[tokio::test]
 async fn a_webhook_that_was_deleted_stops_the_channel() {
     let gone = Answer::json(404, &json!({ "message": "Unknown Webhook", "code": 10015 }));
-    let error = refusal(&message("hello"), gone).await;
+    let error = subject().refusal(&message("hello"), gone).await;
     assert_eq!((error.kind, error.code.as_deref()), (SendErrorKind::Unauthorized, Some("10015")));
     assert!(error.message.contains("Unknown Webhook") && error.message.contains("Integrations"), "{error}");
     let unknown = Answer::json(404, &json!({ "message": "Unknown Channel", "code": 10003 }));
-    assert_eq!(refusal(&message("hello"), unknown).await.kind, SendErrorKind::Permanent);
+    assert_eq!(subject().refusal(&message("hello"), unknown).await.kind, SendErrorKind::Permanent);
 }
 
 #[tokio::test]
 async fn the_error_table_is_kept() {
-    let Some(table) = spec("error_classes.json") else { return };
-    for row in table["providers"]["discord"].as_array().expect("the table has Discord") {
-        let status = u16::try_from(row["status"].as_u64().expect("a status")).expect("a status");
-        for code in codes(row["code"].as_str().expect("codes")) {
+    for row in error_classes("discord", 20).into_iter().flatten() {
+        for (status, code) in
+            row.statuses.iter().flat_map(|status| codes(&row.code).into_iter().map(|code| (*status, code)))
+        {
             // The table is a bot's: to a webhook's channel, a webhook that is gone is what a refused token is to a bot's.
-            let class = if code == 10015 { "auth" } else { row["class"].as_str().expect("a class") };
+            let class = if code == 10015 { "auth" } else { &row.class };
             let answer = Answer::json(status, &json!({ "message": "no", "code": code, "global": false }));
-            let result = Err(refusal(&message("hello"), answer).await);
+            let result = subject().outcome(&message("hello"), answer).await;
             assert!(is_of_class(&result, class), "{status} {code} {class}: {result:?}");
         }
     }
@@ -148,7 +131,7 @@ async fn the_error_table_is_kept() {
 async fn a_limit_holds_the_webhook_and_slow_mode_its_thread() {
     for (code, scope) in [(0, Scope::Channel), (20016, Scope::Lane)] {
         let body = json!({ "message": "slow", "retry_after": 1.5, "global": false, "code": code });
-        let error = refusal(&message("hello"), Answer::json(429, &body)).await;
+        let error = subject().refusal(&message("hello"), Answer::json(429, &body)).await;
         let retry_after = Some(Duration::from_millis(1500));
         assert_eq!(error.kind, SendErrorKind::RateLimited { retry_after, scope });
     }

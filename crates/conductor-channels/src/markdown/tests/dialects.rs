@@ -46,6 +46,14 @@ fn telegram_gets_its_tags() {
 }
 
 #[test]
+fn pushover_gets_its_few_tags() {
+    let inline = "<b>Head <i>x</i></b>\n\na <b>bold</b> c a`b s wo<b>r</b>d 🚀\n<a href=\"http://a.b/c_d\">t</a> <a href=\"https://i.j/k.png\">i</a> <a href=\"mailto:a@b.c\">a@b.c</a>";
+    assert_eq!(seen(Dialect::PushoverHtml, INLINE), inline);
+    let blocks = "• one\n  • two\n• ☑ done\n\n7. a\n8. b\n\n&gt; q\n&gt;\n&gt; &gt; deep\n\nfn &lt;a&gt; ``` x\n\na  | b\n---|--\n12 | c\n\n──────────\n\nend";
+    assert_eq!(seen(Dialect::PushoverHtml, BLOCKS), blocks);
+}
+
+#[test]
 fn matrix_and_mail_get_html() {
     let inline = "<h1>Head <em>x</em></h1>\n<p>a <strong>bold</strong> <code>c</code> <code>a`b</code> <del>s</del> wo<strong>r</strong>d 🚀<br><a href=\"http://a.b/c_d\">t</a> <a href=\"https://i.j/k.png\">i</a> <a href=\"mailto:a@b.c\">a@b.c</a></p>";
     let blocks = "<ul>\n<li>one<ul>\n<li>two</li>\n</ul>\n</li>\n<li>☑ done</li>\n</ul>\n<ol start=\"7\">\n<li>a</li>\n<li>b</li>\n</ol>\n<blockquote><p>q</p>\n<blockquote><p>deep</p>\n</blockquote>\n</blockquote>\n<pre><code class=\"language-rust\">fn &lt;a&gt; ``` x\n</code></pre>\n<table>\n<thead><tr><th>a</th><th>b</th></tr></thead>\n<tr><td>12</td><td><em>c</em></td></tr>\n</table>\n<hr>\n<p>end</p>";
@@ -86,6 +94,25 @@ fn mattermost_and_discord_get_markdown() {
     assert_eq!(seen(Dialect::Discord, "#### deep\n[a]b](http://c.d/(e))"), "**deep**\n\n\\[a]b](http://c.d/(e))");
     assert_eq!(typed(Dialect::Mattermost, "# a_b @all &lt; <x>"), "\\# a\\_b @¦all &¦lt; <¦x>");
     assert_eq!(typed(Dialect::Discord, "https://a.b/@everyone @everyone"), "https://a.b/%40everyone @¦everyone");
+}
+
+#[test]
+fn a_name_in_an_address_for_mail_is_disarmed() {
+    assert_eq!(seen(Dialect::Discord, "<a@here> <a_b@c.d>"), "a@¦here a\\_b@c.d");
+    assert_eq!(seen(Dialect::Mattermost, "<a@here>"), "[a@¦here](mailto:a%40here)");
+}
+
+#[test]
+fn a_name_that_two_pieces_make_together_is_disarmed() {
+    assert_eq!(seen(Dialect::Discord, "<https://a.b/@her>e"), "https://a.b/%40here");
+    assert_eq!(seen(Dialect::Discord, "@h<ere@a.b>"), "@¦here@a.b");
+    assert_eq!(seen(Dialect::MatrixHtml, "@ro*om*"), "<p>@¦ro<em>om</em></p>");
+    assert_eq!(typed(Dialect::Discord, "meet me @h"), "meet me @h");
+}
+
+#[test]
+fn a_mention_in_code_is_disarmed_in_either_case() {
+    assert_eq!(seen(Dialect::GoogleChat, "`<users/all>` `<Users/1>`"), "`<¦users/all>` `<¦Users/1>`");
 }
 
 #[test]

@@ -8,7 +8,8 @@ use std::process::{Child, Command, Stdio};
 use tempfile::TempDir;
 
 use super::*;
-use crate::contract::{left_out, loopback};
+use crate::contract::{context, left_out, loopback};
+use crate::http::HttpClients;
 
 /// Starting it takes seconds, and longer on a busy machine.
 const START: Duration = Duration::from_secs(90);

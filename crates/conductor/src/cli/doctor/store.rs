@@ -105,5 +105,12 @@ fn what_waits(inspection: &Inspection, now: Timestamp) -> Vec<Finding> {
             "GET /notifications?status=failed tells why; POST /notifications/retry tries them again",
         ));
     }
+    if inspection.disabled_endpoints > 0 {
+        let endpoints = count(inspection.disabled_endpoints, "endpoint for callbacks", "endpoints for callbacks");
+        findings.push(Finding::odd(
+            format!("{endpoints} disabled: the receiver answered that it wants no more"),
+            "GET /callbacks tells which; mend the receiver, then enable it (docs/API.md)",
+        ));
+    }
     findings
 }

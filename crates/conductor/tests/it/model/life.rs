@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use conductor::app::App;
-use conductor::config::{ChannelConfig, CommonOptions, Configuration, TenantConfig};
+use conductor::config::{ChannelConfig, CommonOptions, Configuration, Readings, TenantConfig};
 use conductor::dispatch::{self, Bounds, Capacity};
 use conductor::ids::IdGenerator;
 use conductor::registry::Registry;
@@ -108,6 +108,8 @@ fn configuration() -> Configuration {
         plugins: PLUGINS.to_vec(),
         admin_key: None,
         keep: Keep::default(),
+        readings: Readings::default(),
+        hash: String::new(),
     }
 }
 

@@ -11,6 +11,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use http::{HeaderMap, StatusCode, Uri};
 use serde_json::Value;
+use tokio::net::TcpSocket;
 use tokio_util::sync::CancellationToken;
 
 /// How long a test waits for something that has to happen.
@@ -90,9 +91,21 @@ pub(crate) struct Provider {
 
 impl Provider {
     pub(crate) async fn start() -> Self {
+        Self::start_on(Self::port())
+    }
+
+    /// A port of this machine that is taken, and where nobody listens yet.
+    pub(crate) fn port() -> TcpSocket {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port");
+        socket
+    }
+
+    /// Listens there.
+    pub(crate) fn start_on(port: TcpSocket) -> Self {
         let script = Arc::new(Mutex::new(Script::default()));
         let router = Router::new().fallback(answer).with_state(Arc::clone(&script));
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let listener = port.listen(1024).expect("a port that is free");
         let address = listener.local_addr().expect("an address");
         #[expect(clippy::disallowed_methods, reason = "the test's runtime ends it")]
         tokio::spawn(async move { axum::serve(listener, router).await });

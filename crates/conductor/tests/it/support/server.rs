@@ -2,10 +2,11 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use conductor::clock::SystemClock;
+use conductor::config::Source;
 use conductor::config::environment::Environment;
 use conductor::server::limits::Limits;
 use conductor::server::{Options, Server};
@@ -93,8 +94,12 @@ impl World {
         let loaded = conductor::config::load(&config, &environment, self.table);
         let (configuration, _) = loaded.unwrap_or_else(|report| panic!("{report}"));
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let variables = Arc::new(Mutex::new(self.variables.clone()));
+        let read = Arc::clone(&variables);
+        let environment = Box::new(move || Environment::from_pairs(read.lock().unwrap().clone()));
         let options = Options {
             configuration,
+            source: Source { config_dir: config, plugins: self.table, settings: None, environment },
             data_dir: directory.path().to_owned(),
             listener,
             metrics_listener: Some(TcpListener::bind("127.0.0.1:0").expect("a free port")),
@@ -104,7 +109,7 @@ impl World {
             limits: self.limits,
         };
         let server = Server::start(options).await.unwrap_or_else(|error| panic!("{error}"));
-        TestServer { server, directory }
+        TestServer { server, directory, variables }
     }
 
     /// Writes the three files.
@@ -123,6 +128,7 @@ impl World {
 pub(crate) struct TestServer {
     pub(crate) server: Server,
     directory: TempDir,
+    variables: Arc<Mutex<Vec<(String, String)>>>,
 }
 
 impl TestServer {
@@ -133,6 +139,18 @@ impl TestServer {
     /// Where its configuration and its data lie.
     pub(crate) fn directory(&self) -> &Path {
         self.directory.path()
+    }
+
+    /// Puts another world's variables and files in the place of its own. It is for the server to notice, or to be told.
+    pub(crate) fn put(&self, world: &World) {
+        *self.variables.lock().unwrap() = world.variables.clone();
+        world.write(&self.directory.path().join("config"));
+    }
+
+    /// The same, and has it taken over. Gives the answer.
+    pub(crate) async fn reload(&self, world: &World) -> (u16, Value) {
+        self.put(world);
+        self.post(ADMIN_KEY, "/reload", &Value::Null).await
     }
 
     pub(crate) fn url(&self, path: &str) -> String {
@@ -163,6 +181,21 @@ impl TestServer {
                 return story;
             }
             assert!(start.elapsed() < DEADLINE, "not {status} in time: {story:#}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Waits until a channel's health has this status. Gives its reason.
+    pub(crate) async fn wait_for_health(&self, key: &str, name: &str, status: &str) -> Value {
+        let start = Instant::now();
+        loop {
+            let (_, page) = self.get(key, "/channels").await;
+            let channels = page["data"].as_array().expect("channels");
+            let channel = channels.iter().find(|channel| channel["channelName"] == name).expect("the channel");
+            if channel["health"]["status"] == status {
+                return channel["health"]["reason"].clone();
+            }
+            assert!(start.elapsed() < DEADLINE, "not {status} in time: {channel:#}");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
