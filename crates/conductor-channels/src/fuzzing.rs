@@ -12,7 +12,7 @@ use crate::text::{self, PARTS_MAX};
 pub use signatures::signatures;
 
 /// What parts an input that is several texts.
-pub const SEPARATOR: u8 = 0x1f;
+const SEPARATOR: u8 = 0x1f;
 
 /// The smallest limit that parts are tried with: the most bytes of one character.
 const SMALLEST_LIMIT: usize = 4;

@@ -50,6 +50,10 @@ pub mod whatsapp;
 
 #[cfg(test)]
 mod contract;
+#[cfg(test)]
+mod egress_tests;
+#[cfg(test)]
+mod secrecy_tests;
 
 /// Something that a plugin has to be told before it can send.
 #[derive(Debug, Clone, Copy)]

@@ -372,7 +372,7 @@ mod tests {
         assert_eq!(first.replaces(one), second.replaces(one));
         assert_ne!(first.replaces(one), second.replaces(other));
         assert_ne!(first.replaces(one), Message { part: 1, ..first.clone() }.replaces(one));
-        assert_ne!(first.replaces(one), Message { key: Some("door".into()), ..first.clone() }.replaces(one));
+        assert_ne!(first.replaces(one), Message { key: Some("door".into()), ..first }.replaces(one));
     }
 
     #[test]

@@ -36,7 +36,7 @@ pub use receipts::{Receipts, Report};
 pub use replay::Replays;
 pub use retention::{Keep, Retention};
 pub use retry::{OnUnknown, RetryPolicy, Settlement};
-pub use secret::Secret;
+pub use secret::{Secret, SecretValues};
 pub use statistics::Statistics;
 pub use store::{Store, StoreError};
 pub use time::{Clock, ManualClock, Timestamp};

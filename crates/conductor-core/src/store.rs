@@ -107,6 +107,15 @@ pub struct Queued {
     pub limited: Option<Scope>,
 }
 
+/// What a tenant has that has not ended: it waits, is held or is under way.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Load {
+    /// How many notifications.
+    pub notifications: u64,
+    /// How many bytes they take, see [`Notification::bytes`].
+    pub bytes: u64,
+}
+
 /// Which part of what a channel has waiting to look for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BacklogRequest {
@@ -414,6 +423,9 @@ pub trait Store: Replays + Receipts + Callbacks + Send + Sync + 'static {
 
     /// How many deliveries of a channel have not ended. Costs nothing.
     fn waiting(&self, channel: ChannelId) -> u64;
+
+    /// What a tenant has that has not ended, in all channels, also in those that are configured no more. Costs nothing.
+    fn load(&self, tenant: TenantId) -> Load;
 
     /// When the oldest notification that waits in each of these channels was accepted; nothing for an empty one. It looks
     /// at a bounded part of what waits at a time: nothing also for one whose oldest lies so far behind others' that it

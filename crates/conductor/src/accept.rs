@@ -16,6 +16,8 @@ use uuid::Uuid;
 use crate::app::App;
 use crate::registry::{LiveChannel, Tenant};
 
+pub mod room;
+
 /// A way that a caller named: a channel type, a channel, or both; and the target within it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Route {

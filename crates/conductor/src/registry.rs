@@ -60,6 +60,8 @@ pub struct Tenant {
     pub requests: Option<Arc<RequestLimit>>,
     /// The most notifications that may wait.
     pub queued: Option<u64>,
+    /// The most bytes that those may take, see [`conductor_core::Notification::bytes`].
+    pub bytes: Option<u64>,
     /// Its channels in the order of the configuration.
     pub channels: Vec<Arc<LiveChannel>>,
     /// Where it hears of state changes, in the order of the configuration.

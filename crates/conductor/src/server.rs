@@ -10,6 +10,7 @@ use conductor_channels::http::HttpClients;
 use conductor_core::{Clock, NotificationId, Store};
 use conductor_store::{OpenError, SqliteStore};
 use futures_util::future::join_all;
+use ipnet::IpNet;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -54,6 +55,8 @@ pub struct Options {
     pub clock: Arc<dyn Clock>,
     /// What clients may take.
     pub limits: Limits,
+    /// The proxies that are believed when they say whom they speak for.
+    pub trusted_proxies: Vec<IpNet>,
 }
 
 /// Why a server did not start. Nothing is left half-started.
@@ -88,8 +91,18 @@ pub struct Server {
 impl Server {
     /// Opens the store, makes the channels and begins to serve.
     pub async fn start(options: Options) -> Result<Self, StartError> {
-        let Options { configuration, source, data_dir, listener, metrics_listener, plugins, public_url, clock, limits } =
-            options;
+        let Options {
+            configuration,
+            source,
+            data_dir,
+            listener,
+            metrics_listener,
+            plugins,
+            public_url,
+            clock,
+            limits,
+            trusted_proxies,
+        } = options;
         let listener = into_async(listener)?;
         let metrics_listener = metrics_listener.map(into_async).transpose()?;
         let address = listener.local_addr()?;
@@ -129,7 +142,7 @@ impl Server {
         let source = Arc::new(source);
         let reloader = Reloader { app: Arc::clone(&app), source, http, public_url, tracker: work.clone() };
         work.spawn(reload::run(reloader, readings, stop.clone()));
-        let router = api::router(Arc::clone(&app));
+        let router = api::router(Arc::clone(&app), &trusted_proxies);
         connections.spawn(listen::run(listener, router, limits, connections.clone(), stop.clone()));
         if let Some(listener) = metrics_listener {
             let router = api::metrics_router(Arc::clone(&app));

@@ -47,6 +47,7 @@ fn channel(kind: &str, values: Value) -> Arc<dyn Channel> {
         channel_name: "phones".into(),
         base_url: None,
         receipts_url: None,
+        rate: None,
         timeout: Duration::from_secs(1),
         allow_mentions: false,
         http: HttpClients::new().client(&[]),

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use conductor_core::retention::{Compacted, Pruned};
 use conductor_core::retry::BACKOFF;
 use conductor_core::store::{
-    Accepted, BATCH_MAX, Backlog, BacklogRequest, Claim, Claimed, Expired, Filter, Finished, Idempotency, Lease,
+    Accepted, BATCH_MAX, Backlog, BacklogRequest, Claim, Claimed, Expired, Filter, Finished, Idempotency, Lease, Load,
     NewNotification, Page, Progress, Queued, Redirect, Settled, Store, Story, Transition, Unsettled,
 };
 use conductor_core::{
@@ -32,6 +32,7 @@ pub use opening::OpenError;
 use read::{PageRequest, Readers, Scanned};
 use retention::{Tidying, UsualCommit};
 use statistics::Counts;
+use weights::Weight;
 use write::Waiting;
 use writer::{Command, Envelope, Reply, Writer};
 
@@ -44,6 +45,7 @@ mod damage;
 mod damage_tests;
 #[cfg(test)]
 mod fault_tests;
+mod idempotency;
 mod inspect;
 mod memory;
 mod opening;
@@ -55,6 +57,7 @@ mod rows;
 mod statistics;
 #[cfg(test)]
 mod tests;
+mod weights;
 mod work;
 mod write;
 mod writer;
@@ -117,7 +120,11 @@ impl SqliteStore {
         if let Some(last) = connection.query_row(sql, [], rows::key).optional().map_err(engine)? {
             memory.lock().begin_scan(unclean.then_some(last));
         }
-        let count_in = |channel, notification| memory.lock().count_in(channel, notification);
+        let count_in = |tenant, channel, notification, bytes| {
+            let mut memory = memory.lock();
+            memory.count_in(channel, notification);
+            memory.weights.change(Weight { tenant, bytes, comes: true });
+        };
         read::count_waiting(&connection, count_in).map_err(engine)?;
         let latest: Option<[u8; 16]> =
             connection.query_row("SELECT max(id) FROM notification", [], |row| row.get(0)).map_err(engine)?;
@@ -235,7 +242,7 @@ impl Store for SqliteStore {
 
     async fn earlier(&self, tenant: TenantId, idempotency: &Idempotency) -> Result<Option<Accepted>, StoreError> {
         let (idempotency, now) = (idempotency.clone(), self.clock.now());
-        self.readers.read(move |connection| write::earlier(connection, tenant, &idempotency, now)).await
+        self.readers.read(move |connection| idempotency::earlier(connection, tenant, &idempotency, now)).await
     }
 
     async fn arrivals(&self, limit: usize) -> Result<Vec<Queued>, StoreError> {
@@ -419,6 +426,10 @@ impl Store for SqliteStore {
 
     fn waiting(&self, channel: ChannelId) -> u64 {
         self.memory.lock().waiting(channel)
+    }
+
+    fn load(&self, tenant: TenantId) -> Load {
+        self.memory.lock().weights.of(tenant)
     }
 
     async fn oldest(

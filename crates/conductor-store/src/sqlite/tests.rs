@@ -150,12 +150,22 @@ fn a_full_disk_refuses_what_is_new_and_keeps_what_is_there() {
     );
     assert_eq!((desk.count("notification"), desk.count("pending"), desk.count("ended")), (kept, kept, 0));
     assert_eq!(desk.writer.memory.lock().take_arrivals(10_000).len(), kept);
+    let weighed = |desk: &Desk| {
+        let sql = "SELECT count(*), sum(bytes) FROM pending";
+        let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
+        let (count, bytes): (i64, i64) = desk.writer.connection.query_row(sql, [], read).unwrap();
+        let load = desk.writer.memory.lock().weights.of(TENANT);
+        assert_eq!((load.notifications, load.bytes), (count.unsigned_abs(), bytes.unsigned_abs()));
+        bytes
+    };
+    assert!(weighed(&desk) > 0);
 
     desk.leave_room(100_000);
     let superseding = desk.accept(Draft { key: Some("door".into()), ..draft(2_000) });
     assert_eq!(superseding, Ok(Accepted::New { superseded: Some(id(1)) }));
     assert_eq!(desk.accept(draft(taken)), NEW);
     assert_eq!(desk.count("pending"), kept + 1);
+    weighed(&desk);
 }
 
 #[test]

@@ -10,6 +10,7 @@ use rusqlite::Transaction;
 
 use super::callbacks::{self, Moved};
 use super::memory::Memory;
+use super::weights::Weight;
 use super::write::Waiting;
 
 /// A transaction, with what it has to tell of itself. It is rolled back unless it is committed.
@@ -17,6 +18,8 @@ pub(crate) struct Work<'c> {
     transaction: Transaction<'c>,
     /// What the present command has changed, in order.
     moved: RefCell<Vec<Moved>>,
+    /// What will wait, or wait no longer, when it is committed.
+    weights: RefCell<Vec<Weight>>,
 }
 
 impl<'c> Deref for Work<'c> {
@@ -78,7 +81,7 @@ impl<'a> StateChange<'a> {
 
 impl<'c> Work<'c> {
     pub(crate) fn new(transaction: Transaction<'c>) -> Self {
-        Self { transaction, moved: RefCell::default() }
+        Self { transaction, moved: RefCell::default(), weights: RefCell::default() }
     }
 
     /// Every change of a delivery's state passes here.
@@ -97,8 +100,17 @@ impl<'c> Work<'c> {
         told
     }
 
+    /// Every row that comes into `pending`, or leaves it, passes here.
+    pub(crate) fn weigh(&self, weight: Weight) {
+        self.weights.borrow_mut().push(weight);
+    }
+
     /// Makes all that was written and noted last.
-    pub(crate) fn commit(self) -> rusqlite::Result<()> {
-        self.transaction.commit()
+    pub(crate) fn commit(self, memory: &Memory) -> rusqlite::Result<()> {
+        let Self { transaction, weights, .. } = self;
+        transaction.commit()?;
+        let mut memory = memory.lock();
+        weights.into_inner().into_iter().for_each(|weight| memory.weights.change(weight));
+        Ok(())
     }
 }

@@ -2,8 +2,8 @@
 
 use conductor_core::receipts::Arrival;
 use conductor_core::store::{
-    Accepted, Expired, FIRST_ATTEMPTS_KEPT, Finished, IDEMPOTENCY_KEPT, Idempotency, LAST_ATTEMPTS_KEPT, Lease,
-    NewNotification, Progress, Queued, Settled,
+    Accepted, Expired, FIRST_ATTEMPTS_KEPT, Finished, LAST_ATTEMPTS_KEPT, Lease, NewNotification, Progress, Queued,
+    Settled,
 };
 use conductor_core::{
     Attempt, ChannelId, DeliveryKey, FailureReason, Notification, NotificationId, Scope, Settlement, Status, TenantId,
@@ -12,9 +12,10 @@ use conductor_core::{
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 use super::memory::Memory;
+use super::weights::Weight;
 use super::work::{Cause, StateChange, Work};
 use super::writer::{Command, Effect};
-use super::{callbacks, change, receipts, replays, retention, rows};
+use super::{callbacks, change, idempotency, receipts, replays, retention, rows};
 
 /// Does one command within the transaction.
 pub(crate) fn apply(
@@ -97,8 +98,8 @@ fn accept(
     new: &NewNotification,
 ) -> rusqlite::Result<Effect> {
     let notification = &new.notification;
-    if let Some(idempotency) = &new.idempotency
-        && let Some(earlier) = remember(transaction, notification, idempotency)?
+    if let Some(known) = &new.idempotency
+        && let Some(earlier) = idempotency::remember(transaction, notification, known)?
     {
         return Ok(Effect::Accepted(earlier, None));
     }
@@ -125,58 +126,6 @@ fn accept(
 const INSERT_NOTIFICATION: &str = "INSERT INTO notification (id, tenant, channel, channel_id, target, message, title, \
      priority, format, data, metadata, key, fallback, accepted_at, send_at, expires_at, trace) \
      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)";
-
-/// What was accepted with an idempotency key before, if that is remembered.
-pub(crate) fn earlier(
-    connection: &Connection,
-    tenant: TenantId,
-    idempotency: &Idempotency,
-    now: Timestamp,
-) -> rusqlite::Result<Option<Accepted>> {
-    let sql = "SELECT fingerprint, notification FROM idempotency WHERE tenant = ?1 AND key = ?2 AND accepted_at > ?3";
-    let oldest = now.minus(IDEMPOTENCY_KEPT).millis();
-    let find = |key: &str| -> rusqlite::Result<Option<([u8; 32], [u8; 16])>> {
-        let row = (tenant.bytes(), key, oldest);
-        connection.prepare_cached(sql)?.query_row(row, |row| Ok((row.get(0)?, row.get(1)?))).optional()
-    };
-    let Some((fingerprint, mut id)) = find(&idempotency.key)? else { return Ok(None) };
-    if fingerprint != idempotency.fingerprint {
-        return Ok(Some(Accepted::Conflict));
-    }
-    if let Some(part) = part_key(idempotency) {
-        match find(&part)? {
-            Some((_, of_part)) => id = of_part,
-            None => return Ok(None),
-        }
-    }
-    // What was accepted then may have been pruned: nothing is left to replay.
-    let earlier = notification_by_id(connection, NotificationId::from_bytes(id))?;
-    Ok(earlier.map(|earlier| Accepted::Replayed(Box::new(earlier))))
-}
-
-/// Under which key a notification of a batch is remembered, beside the key of the whole.
-fn part_key(idempotency: &Idempotency) -> Option<String> {
-    idempotency.part.map(|part| format!("{}\u{1f}{part}", idempotency.key))
-}
-
-/// Remembers an idempotency key, or tells what was accepted with it before.
-fn remember(
-    transaction: &Transaction<'_>,
-    notification: &Notification,
-    idempotency: &Idempotency,
-) -> rusqlite::Result<Option<Accepted>> {
-    if let Some(earlier) = earlier(transaction, notification.tenant, idempotency, notification.accepted_at)? {
-        return Ok(Some(earlier));
-    }
-    let tenant = notification.tenant.bytes();
-    let sql = "INSERT OR REPLACE INTO idempotency (tenant, key, fingerprint, notification, accepted_at) \
-               VALUES (?1, ?2, ?3, ?4, ?5)";
-    let (id, at) = (notification.id.bytes(), notification.accepted_at.millis());
-    for key in [Some(idempotency.key.clone()), part_key(idempotency)].into_iter().flatten() {
-        transaction.prepare_cached(sql)?.execute((tenant, key, idempotency.fingerprint, id, at))?;
-    }
-    Ok(None)
-}
 
 pub(crate) fn notification_by_id(
     connection: &Connection,
@@ -236,11 +185,13 @@ pub(crate) struct Waiting {
     pub(crate) progress: Progress,
     /// What waits until it is due, because the provider said so.
     pub(crate) limited: Option<Scope>,
+    /// What its notification takes of its tenant's room, see [`Notification::bytes`].
+    pub(crate) bytes: u64,
 }
 
 /// The columns that [`waiting`] reads.
 pub(crate) const WAITING_COLUMNS: &str = "notification, ordinal, tenant, channel_id, channel, target, lane, priority, \
-     due_at, expires_at, attempts, failures, next_fallback, held, parts_sent, plain, provider_id, cuts, limited";
+     due_at, expires_at, attempts, failures, next_fallback, held, parts_sent, plain, provider_id, cuts, limited, bytes";
 
 pub(crate) fn waiting(row: &Row<'_>) -> rusqlite::Result<Waiting> {
     let channel: Option<String> = row.get(4)?;
@@ -265,6 +216,7 @@ pub(crate) fn waiting(row: &Row<'_>) -> rusqlite::Result<Waiting> {
             cuts: row.get::<_, i64>(17)?.cast_unsigned(),
         },
         limited: rows::optional_word(row, 18)?,
+        bytes: row.get::<_, i64>(19)?.unsigned_abs(),
     })
 }
 
@@ -294,6 +246,7 @@ impl Waiting {
             held,
             progress,
             limited: None,
+            bytes: notification.bytes(),
         }
     }
 
@@ -313,10 +266,10 @@ impl Waiting {
 }
 
 /// Adds a delivery of which nothing has been sent yet.
-pub(super) fn insert_pending(transaction: &Transaction<'_>, waiting: &Waiting) -> rusqlite::Result<()> {
+pub(super) fn insert_pending(transaction: &Work<'_>, waiting: &Waiting) -> rusqlite::Result<()> {
     let sql = "INSERT INTO pending (notification, ordinal, tenant, channel_id, channel, target, lane, priority, due_at, \
-               expires_at, attempts, failures, next_fallback, held, claimed, lost) \
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, 0, 0, 0)";
+               expires_at, attempts, failures, next_fallback, held, claimed, lost, bytes) \
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, 0, 0, 0, ?14)";
     let (channel, target) = match &waiting.own {
         Some((channel, target)) => (Some(channel), target.as_ref()),
         None => (None, None),
@@ -335,7 +288,9 @@ pub(super) fn insert_pending(transaction: &Transaction<'_>, waiting: &Waiting) -
         waiting.attempts,
         waiting.failures,
         waiting.next_fallback,
+        waiting.bytes.cast_signed(),
     ])?;
+    transaction.weigh(Weight { tenant: waiting.tenant, bytes: waiting.bytes, comes: true });
     Ok(())
 }
 
@@ -357,8 +312,10 @@ impl<'a> End<'a> {
 /// Moves a delivery from `pending` to `ended`, and notes that.
 pub(super) fn end(transaction: &Work<'_>, waiting: &Waiting, end: &End<'_>) -> rusqlite::Result<()> {
     let (id, ordinal) = (waiting.key.notification.bytes(), waiting.key.ordinal);
-    let sql = "DELETE FROM pending WHERE notification = ?1 AND ordinal = ?2";
-    transaction.prepare_cached(sql)?.execute((id, ordinal))?;
+    let sql = "DELETE FROM pending WHERE notification = ?1 AND ordinal = ?2 RETURNING bytes";
+    let bytes = transaction.prepare_cached(sql)?.query_row((id, ordinal), |row| row.get::<_, i64>(0)).optional()?;
+    let bytes = bytes.unwrap_or_default().unsigned_abs();
+    transaction.weigh(Weight { tenant: waiting.tenant, bytes, comes: false });
     let sql = "INSERT INTO ended (notification, ordinal, tenant, channel_id, channel, target, status, reason, \
                provider_id, ended_at, attempts, next_fallback) \
                VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
@@ -446,6 +403,7 @@ fn settle(transaction: &Work<'_>, lease: &Lease, finished: &Finished) -> rusqlit
         held: false,
         progress: lease.progress.clone(),
         limited: None,
+        bytes: 0,
     };
     let provider_id = finished.provider_id.as_deref();
     let settled = |reason| Cause::Settled(finished, reason);
@@ -514,6 +472,7 @@ pub(super) fn queue_fallback(
         attempts: 0,
         failures: 0,
         next_fallback: ended.next_fallback + 1,
+        bytes: notification.bytes(),
         ..ended
     };
     insert_pending(transaction, &next)?;

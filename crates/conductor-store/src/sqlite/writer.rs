@@ -192,7 +192,7 @@ impl Writer {
             work.tell(&self.memory)?;
         }
         let began = Instant::now();
-        work.commit()?;
+        work.commit(&self.memory)?;
         let took = began.elapsed();
         self.counts.committed(took, batch.len());
         let mut is_usual = true;

@@ -106,7 +106,9 @@ refusals! {
 
 fn problems(kinds: &[ErrorKind]) -> BTreeMap<String, RefOr<Response>> {
     let mut by_status: BTreeMap<u16, Vec<ErrorKind>> = BTreeMap::new();
-    for kind in kinds {
+    // Whatever can fail is counted.
+    let counts = kinds.iter().any(|kind| matches!(kind, ErrorKind::WrongKey | ErrorKind::WrongSignature));
+    for kind in kinds.iter().chain(counts.then_some(&ErrorKind::TooManyFailures)) {
         by_status.entry(kind.status().as_u16()).or_default().push(*kind);
     }
     by_status.into_iter().map(|(status, kinds)| (status.to_string(), RefOr::T(problem(&kinds)))).collect()
@@ -133,7 +135,7 @@ fn problem(kinds: &[ErrorKind]) -> Response {
 fn headers(kinds: &[ErrorKind]) -> Vec<(&'static str, &'static str)> {
     match kinds.first() {
         Some(ErrorKind::MissingKey) => vec![("WWW-Authenticate", "`Bearer`")],
-        Some(ErrorKind::RateLimited | ErrorKind::QueueFull) => vec![
+        Some(ErrorKind::RateLimited | ErrorKind::QueueFull | ErrorKind::TooManyFailures) => vec![
             ("Retry-After", "Seconds after which the next request is allowed."),
             ("RateLimit", "What is left, and for how many seconds (`r`, `t`)."),
             ("RateLimit-Policy", "What is allowed (`q`) in which time in seconds (`w`)."),

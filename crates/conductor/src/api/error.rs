@@ -53,7 +53,7 @@ kinds! {
         "A request with this `Idempotency-Key` is being accepted at this moment.";
     RetriesRunning = "retries-running", CONFLICT, "Bulk retries running",
         "As many bulk retries of this tenant run as may at once.";
-    TooLarge = "too-large", PAYLOAD_TOO_LARGE, "Body too large", "The body is larger than this call takes.";
+    TooLarge = "too-large", PAYLOAD_TOO_LARGE, "Body too large", "The body is larger than this call takes, or one notification than all that the tenant may have waiting.";
     MediaType = "media-type", UNSUPPORTED_MEDIA_TYPE, "Unsupported media type",
         "`Content-Type` is not `application/json`.";
     KeyReused = "idempotency-key-reused", UNPROCESSABLE_ENTITY, "Idempotency key reused",
@@ -62,7 +62,10 @@ kinds! {
         "The configuration cannot be used; `details` has each fault, and the one before stays in use.";
     RateLimited = "rate-limited", TOO_MANY_REQUESTS, "Too many requests",
         "The tenant's request rate is used up; `Retry-After` says when to come back.";
-    QueueFull = "queue-full", TOO_MANY_REQUESTS, "Queue full", "As many notifications wait as the tenant may have.";
+    QueueFull = "queue-full", TOO_MANY_REQUESTS, "Queue full",
+        "As many notifications wait as the tenant may have, or as many bytes of them.";
+    TooManyFailures = "too-many-failures", TOO_MANY_REQUESTS, "Too many failures",
+        "Too many requests from this address came with a wrong key or signature; a right one is let in at any time.";
     Internal = "internal", INTERNAL_SERVER_ERROR, "Internal error",
         "A fault of this server. The log has it under the request's id.";
     NotSent = "not-sent", BAD_GATEWAY, "Not sent",

@@ -15,7 +15,9 @@ use tracing::Instrument;
 use tracing::field::{Empty, display};
 use uuid::Uuid;
 
+use crate::api::client::Proxies;
 use crate::api::error::{ApiError, ErrorKind};
+use crate::api::quota::Told;
 use crate::app::App;
 use crate::telemetry::traces::{Side, Span, Tracer};
 
@@ -40,14 +42,26 @@ impl<S: Send + Sync> FromRequestParts<S> for Traced {
     }
 }
 
+/// What it needs to observe.
+#[derive(Clone)]
+pub(crate) struct Observer {
+    pub(crate) app: Arc<App>,
+    pub(crate) proxies: Proxies,
+}
+
 /// Gives the request an id and a span, writes one line and counts when it has been answered, and completes the answer's
 /// headers.
-pub(crate) async fn observe(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
+pub(crate) async fn observe(State(observer): State<Observer>, mut request: Request, next: Next) -> Response {
+    let Observer { app, proxies } = observer;
     let id = request_id(request.headers());
     let method = request.method().clone();
     // The route, not the path: what a caller pastes into an address may be a key.
     let path = request.extensions().get::<MatchedPath>().cloned();
     let path = path.as_ref().map_or("unknown", MatchedPath::as_str);
+    let client = proxies.find(request.extensions(), request.headers());
+    client.map(|client| request.extensions_mut().insert(client));
+    let told = Told::default();
+    request.extensions_mut().insert(told.clone());
     let began = Instant::now();
     let mut traced = begin(&app.tracer, &method, path, request.headers());
     let trace = traced.as_ref().map(Span::context).or_else(|| of_caller(request.headers()));
@@ -59,6 +73,7 @@ pub(crate) async fn observe(State(app): State<Arc<App>>, mut request: Request, n
     async {
         let mut response = next.run(request).await;
         complete(response.headers_mut(), id);
+        told.complete(response.headers_mut());
         let status = response.status();
         app.metrics.answered(method.as_str(), path, status.as_str());
         let duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);

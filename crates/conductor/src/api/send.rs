@@ -16,6 +16,7 @@ use tokio::task::coop::unconstrained;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use crate::accept::room::{Full, Place};
 use crate::accept::{self, SendRequest};
 use crate::api::answers::{AcceptedAnswer, BatchAnswer, BatchResult};
 use crate::api::body::{self, BATCH_MAX_BYTES, SINGLE_MAX_BYTES};
@@ -26,8 +27,9 @@ use crate::api::observe::Traced;
 use crate::api::prefer::{self, Wait};
 use crate::api::reader::Reader;
 use crate::api::words::{FormatWord, PriorityWord};
-use crate::api::{Api, hops, idempotency};
+use crate::api::{Api, hops, idempotency, quota};
 use crate::outcomes;
+use crate::registry::Tenant;
 
 /// Says that the answer is that of an earlier request with the same `Idempotency-Key`.
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replay");
@@ -160,8 +162,7 @@ pub(crate) async fn send(
     let preference = Wait::of(&headers);
     let flight = enter(&api, &caller, idempotency.as_ref())?;
     let value = body::parse(&raw)?;
-    let has_room = caller.room(&*api.app.store) != Some(0);
-    let prepared = if has_room { prepare(&api, &caller, value, trace) } else { Err(caller.queue_full()) };
+    let prepared = prepare(&api, &caller, value, trace);
     let Kept { notification, is_replay, mut wait } =
         keep(&api, &caller, prepared, idempotency, preference.is_some()).await?;
     drop(flight);
@@ -200,12 +201,12 @@ struct Kept<'a> {
 async fn keep<'a>(
     api: &'a Api,
     caller: &Caller,
-    prepared: Result<accept::Prepared, ApiError>,
+    prepared: Result<Ready<'_>, ApiError>,
     idempotency: Option<Idempotency>,
     waits: bool,
 ) -> Result<Kept<'a>, ApiError> {
     let accepted = match prepared {
-        Ok(prepared) => {
+        Ok(Ready { prepared, place: _place }) => {
             let notification = Arc::clone(&prepared.notification);
             // Whoever waits has to begin before the dispatcher can know of the notification.
             let wait = waits.then(|| api.app.outcomes.wait(notification.id));
@@ -308,15 +309,25 @@ fn key_reused() -> ApiError {
     ApiError::new(ErrorKind::KeyReused, error)
 }
 
-fn prepare(
-    api: &Api,
+/// A notification that keeps all limits, with its place among those that wait.
+struct Ready<'a> {
+    prepared: accept::Prepared,
+    place: Option<Place<'a>>,
+}
+
+fn prepare<'a>(
+    api: &'a Api,
     caller: &Caller,
     value: Value,
     trace: Option<TraceContext>,
-) -> Result<accept::Prepared, ApiError> {
+) -> Result<Ready<'a>, ApiError> {
     let (request, problems) = read(value)?;
     let request = SendRequest { trace, ..request };
-    accept::prepare(&api.app, &caller.tenant, request, problems).map_err(ApiError::invalid)
+    let tenant = &*caller.tenant;
+    let prepared = accept::prepare(&api.app, tenant, request, problems).map_err(ApiError::invalid)?;
+    let bytes = prepared.notification.bytes();
+    let place = api.rooms.take(tenant, &*api.app.store, bytes).map_err(|full| no_room(tenant, bytes, full))?;
+    Ok(Ready { prepared, place })
 }
 
 /// Takes a notification's fields, and what is wrong with them so far.
@@ -328,6 +339,20 @@ pub(super) fn read(value: Value) -> Result<(SendRequest, Problems), ApiError> {
     let request = read_request(&mut reader);
     reader.finish();
     Ok((request, problems))
+}
+
+fn no_room(tenant: &Tenant, bytes: u64, full: Full) -> ApiError {
+    let max = tenant.bytes.unwrap_or_default();
+    match full {
+        Full::Notifications => quota::queue_full(tenant.queued.unwrap_or_default()),
+        Full::Bytes(left) => quota::bytes_full(max, left),
+        Full::TooLarge => {
+            let error = format!(
+                "The notification takes {bytes} bytes, which is more than all that this tenant may have waiting ({max})."
+            );
+            ApiError::new(ErrorKind::TooLarge, error)
+        }
+    }
 }
 
 fn read_request(reader: &mut Reader<'_>) -> SendRequest {
@@ -387,23 +412,14 @@ pub(crate) async fn send_batch(
     let idempotency = idempotency::of(&headers, "POST /notifications/batch", &raw)?;
     let flight = enter(&api, &caller, idempotency.as_ref())?;
     let items = read_batch(body::parse(&raw)?)?;
+    // A batch is a way to save connections, not to send more: each notification counts as a request of its own.
+    caller.charge(items.len() - 1);
     if let Some(known) = &idempotency
         && api.app.store.earlier(caller.tenant.id, known).await? == Some(Accepted::Conflict)
     {
         return Err(key_reused());
     }
-    let mut room = caller.room(&*api.app.store);
-    let prepared: Vec<_> = items
-        .into_iter()
-        .map(|item| {
-            if room == Some(0) {
-                return Err(caller.queue_full());
-            }
-            let prepared = prepare(&api, &caller, item, trace)?;
-            room = room.map(|room| room - 1);
-            Ok(prepared)
-        })
-        .collect();
+    let prepared: Vec<_> = items.into_iter().map(|item| prepare(&api, &caller, item, trace)).collect();
     // All at once, so that the store writes them with one commit. Unconstrained, because a future that tokio makes
     // yield is polled again after those behind it, and the batch has to reach the store in its order.
     let results = unconstrained(join_all(prepared.into_iter().enumerate().map(|(index, prepared)| {
@@ -423,7 +439,7 @@ pub(crate) async fn send_batch(
 async fn keep_item(
     api: &Api,
     caller: &Caller,
-    prepared: Result<accept::Prepared, ApiError>,
+    prepared: Result<Ready<'_>, ApiError>,
     idempotency: Option<Idempotency>,
 ) -> (BatchResult, bool) {
     match keep(api, caller, prepared, idempotency, false).await {

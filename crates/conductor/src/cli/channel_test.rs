@@ -146,7 +146,7 @@ pub(super) async fn make(
         http: http.client(&common.allow_networks),
         clock: Arc::clone(clock),
     };
-    plugin.initialize(values, context).await
+    plugin.initialize(values.into_inner(), context).await
 }
 
 struct Trial {

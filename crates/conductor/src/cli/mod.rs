@@ -36,6 +36,7 @@ mod send;
 mod serve;
 pub mod start;
 mod tenant;
+mod undumpable;
 
 const EXAMPLES: &str = "\
 Example:
@@ -140,7 +141,8 @@ macro_rules! refused_by {
 refused_by!(SettingError, FirstRunError, EditError, EnvFileError, RandomError);
 
 /// The process settings that only a server heeds, and those of its address.
-const OF_THE_SERVER: [&str; 6] = ["log_level", "log_format", "log_filter", "metrics_addr", "public_url", "retention"];
+const OF_THE_SERVER: [&str; 7] =
+    ["log_level", "log_format", "log_filter", "metrics_addr", "public_url", "trusted_proxies", "retention"];
 const OF_THE_ADDRESS: [&str; 2] = ["port", "host"];
 /// The commands that heed everything, and those that heed the server's address.
 const SERVING: [&str; 2] = ["serve", "doctor"];
@@ -167,6 +169,7 @@ fn hide(command: clap::Command, settings: &[&str]) -> clap::Command {
 
 /// Reads the command line and does what it says.
 pub fn main(arguments: impl IntoIterator<Item = OsString>, plugins: &'static [Plugin]) -> ExitCode {
+    undumpable::keep_memory();
     let parsed = command().try_get_matches_from(arguments);
     let line = match parsed.and_then(|matches| CommandLine::from_arg_matches(&matches)) {
         Ok(line) => line,

@@ -22,7 +22,8 @@ Example:
   PORT=8080 DATA_DIR=/var/lib/conductor conductor serve
 
 Makes what is missing of the configuration, checks it, and takes notifications until SIGTERM or SIGINT; a second \
-signal ends it at once. A changed configuration is taken over while it runs. If it fails, it says what to mend, and nothing has been started.";
+signal ends it at once. A changed configuration is taken over while it runs.
+If it fails, it says what to mend, and nothing has been started.";
 
 /// Takes nothing beyond the process settings.
 #[derive(Debug, Args)]
@@ -101,6 +102,7 @@ async fn begin(
         public_url: settings.public_url.clone(),
         clock: Arc::clone(&session.clock),
         limits: Limits::of_this_process(),
+        trusted_proxies: settings.trusted_proxies.clone(),
     };
     Server::start(options).await.map_err(|error| not_started(&error, settings))
 }

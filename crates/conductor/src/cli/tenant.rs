@@ -34,7 +34,8 @@ Example:
   conductor tenant rotate-key Acme             first: a second key
   conductor tenant rotate-key Acme --finish    then: the new one alone
 
-Between the two, give the new key to everybody who sends. After each, start the server again.
+Between the two, give the new key to everybody who sends. The server takes each up by itself, or at once \
+with `conductor reload`; nobody is refused on the way.
 If it fails, nothing was changed, and it says what to do by hand.";
 
 /// What can be done about tenants.
@@ -198,7 +199,7 @@ fn begin(arguments: &RotateKey, settings: &Settings, session: &mut Session<'_>) 
     writeln!(
         session.out,
         "It is shown this once. Next:\n\
-         1. start the server again: both keys are valid;\n\
+         1. conductor reload: both keys are valid;\n\
          2. give the new key to everybody who sends;\n\
          3. conductor tenant rotate-key {} --finish",
         tenant.id
@@ -240,7 +241,7 @@ fn finish(arguments: &RotateKey, settings: &Settings, session: &mut Session<'_>)
     }
     let (name, file) = (one_line(&tenant.name), old_file.display());
     writeln!(session.out, "{name} has its new key alone, kept in {file} as {told_old}.")?;
-    writeln!(session.out, "Next: start the server again; then the old key is refused.")?;
+    writeln!(session.out, "Next: conductor reload; then the old key is refused.")?;
     Ok(Ended::Well)
 }
 

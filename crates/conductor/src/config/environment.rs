@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use conductor_core::Secret;
+use zeroize::Zeroizing;
 
 use super::readings::Readings;
 use super::report::{Fault, Place, Position};
@@ -192,9 +193,9 @@ impl Environment {
         self.readings.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn read_text(&self, path: &Path) -> io::Result<String> {
+    fn read_text(&self, path: &Path) -> io::Result<Zeroizing<String>> {
         let text = read_text(path);
-        self.note(path, FILE_MAX_BYTES + 1, text.as_ref().ok().map(String::as_bytes));
+        self.note(path, FILE_MAX_BYTES + 1, text.as_ref().ok().map(|text| text.as_bytes()));
         text
     }
 
@@ -272,14 +273,14 @@ impl Read for OneLineAtATime<'_> {
     }
 }
 
-/// Reads a text file of at most [`FILE_MAX_BYTES`].
-fn read_text(path: &Path) -> io::Result<String> {
-    let mut text = String::new();
+/// Reads a text file of at most [`FILE_MAX_BYTES`]. It holds secrets, so that its memory is overwritten.
+fn read_text(path: &Path) -> io::Result<Zeroizing<String>> {
+    let mut text = Zeroizing::new(String::new());
     let file = std::fs::File::open(path)?;
     if file.metadata()?.is_dir() {
         return Err(io::ErrorKind::IsADirectory.into());
     }
-    if file.take(FILE_MAX_BYTES + 1).read_to_string(&mut text)? as u64 > FILE_MAX_BYTES {
+    if file.take(FILE_MAX_BYTES + 1).read_to_string(&mut *text)? as u64 > FILE_MAX_BYTES {
         return Err(io::ErrorKind::FileTooLarge.into());
     }
     Ok(text)

@@ -6,7 +6,6 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use conductor_channels::PLUGINS;
-use conductor_channels::fuzzing::SEPARATOR;
 use conductor_core::Secret;
 use tempfile::TempDir;
 
@@ -14,6 +13,8 @@ use super::edit::env_file::{EnvFile, EnvFileError};
 use super::list_file::ListFile;
 use super::{Configuration, Environment, Fault, Report, Severity, load};
 
+/// What parts an input that is several texts.
+const SEPARATOR: u8 = 0x1f;
 /// The variables that the files can name: two good keys, a weak one, an empty one, and what channels ask for.
 const VARIABLES: &[(&str, &str)] = &[
     ("KEY_A", "0f1e2d3c4b5a69788796a5b4c3d2e1f00f1e2d3c4b5a69788796a5b4c3d2e1f0"),

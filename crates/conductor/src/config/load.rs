@@ -59,6 +59,7 @@ pub fn load(
         let channels = channels.and_then(|Entries { document, shape }| {
             let references = References {
                 tenants: tenants.as_ref().map(|tenants| &tenants.ids),
+                queued: tenants.iter().flat_map(Tenants::queued).collect(),
                 enabled: enabled.as_deref(),
                 plugins,
             };

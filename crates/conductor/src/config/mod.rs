@@ -9,6 +9,7 @@ pub mod environment;
 pub mod first_run;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
+mod hopeless;
 mod list_file;
 mod load;
 pub mod model;
@@ -25,6 +26,7 @@ mod tenants;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod unreachable;
 mod values;
 mod variables;
 mod visible;

@@ -4,9 +4,8 @@ use std::time::Duration;
 
 use conductor_channels::Plugin;
 use conductor_core::callbacks::EventSet;
-use conductor_core::{ChannelId, Keep, OnUnknown, Rate, Secret, TenantId};
+use conductor_core::{ChannelId, Keep, OnUnknown, Rate, Secret, SecretValues, TenantId};
 use ipnet::IpNet;
-use serde_json::{Map, Value};
 use url::Url;
 
 use super::readings::Readings;
@@ -48,6 +47,8 @@ pub struct TenantConfig {
     pub requests: Option<Rate>,
     /// `rateLimit.queued`: the most notifications that may wait.
     pub queued: Option<u64>,
+    /// `rateLimit.bytes`: the most bytes that those may take.
+    pub bytes: Option<u64>,
     /// `callbacks`
     pub callbacks: Vec<CallbackConfig>,
     /// `retention`: how long ended notifications are kept; none means as `RETENTION` says.
@@ -101,7 +102,7 @@ pub struct ChannelConfig {
     /// The options that every channel takes.
     pub common: CommonOptions,
     /// The plugin's settings (camel case) and own options, resolved. It holds secrets: never print it.
-    pub values: Map<String, Value>,
+    pub values: SecretValues,
 }
 
 /// The options that every channel takes.

@@ -86,7 +86,7 @@ impl Registry {
         old: Option<&Tenant>,
     ) {
         let print = fingerprint::of_tenant(&config);
-        let TenantConfig { id, name, keys, weight, requests, queued, .. } = config;
+        let TenantConfig { id, name, keys, weight, requests, queued, bytes, .. } = config;
         self.keys.extend(keys.iter().map(|key| (hash(key.expose()), id)));
         self.channels.extend(channels.iter().map(|channel| (channel.id, Arc::clone(channel))));
         self.endpoints.extend(endpoints.iter().map(|endpoint| (endpoint.id, Arc::clone(endpoint))));
@@ -96,7 +96,8 @@ impl Registry {
             Some(limit) if limit.rate == rate => Arc::clone(limit),
             _ => Arc::new(RequestLimit::new(rate)),
         });
-        self.tenants.insert(id, Arc::new(Tenant { id, name, weight, requests, queued, channels, endpoints, print }));
+        let tenant = Tenant { id, name, weight, requests, queued, bytes, channels, endpoints, print };
+        self.tenants.insert(id, Arc::new(tenant));
     }
 
     /// Opens the channels whose connections the version before does not have.
@@ -150,7 +151,7 @@ impl Surroundings<'_> {
                     http: self.http.client(&common.allow_networks),
                     clock: Arc::clone(self.clock),
                 };
-                let channel = plugin.initialize(values, context).await;
+                let channel = plugin.initialize(values.into_inner(), context).await;
                 let named = |error| anyhow::anyhow!("channel \"{name}\" ({}): {error}", plugin.kind);
                 (channel.map_err(named)?, TaskTracker::new())
             }

@@ -43,7 +43,7 @@ impl ChannelPrints {
         let mut facts = Facts::new();
         facts.add(plugin.kind).add(base_url);
         // What was JSON before can be JSON again, and the hash takes everything.
-        serde_json::to_writer(&mut facts, values).expect("values with text keys can be written into a hash");
+        serde_json::to_writer(&mut facts, &**values).expect("values with text keys can be written into a hash");
         let account = facts.print();
         facts.add(&(id, name, tenant, tenant_name, receipts_url, allow_networks, timeout, rate, allow_mentions));
         let connection = facts.print();
@@ -54,10 +54,22 @@ impl ChannelPrints {
 
 /// Of all that is said of a tenant, its channels excepted.
 pub fn of_tenant(config: &TenantConfig) -> Fingerprint {
-    let TenantConfig { id, name, key_variable, keys, weight, requests, queued, callbacks, retention, redact_after } =
-        config;
+    let TenantConfig {
+        id,
+        name,
+        key_variable,
+        keys,
+        weight,
+        requests,
+        queued,
+        bytes,
+        callbacks,
+        retention,
+        redact_after,
+    } = config;
     let mut facts = Facts::new();
-    facts.add(&(id, name, key_variable, weight, requests, queued, retention, redact_after, callbacks.len()));
+    facts.add(&(id, name, key_variable, weight, requests, queued, bytes));
+    facts.add(&(retention, redact_after, callbacks.len()));
     for CallbackConfig { url, secrets, events, allow_networks } in callbacks {
         facts.add(&(url.as_str(), events, allow_networks, secrets.len()));
         for secret in secrets {
@@ -128,7 +140,7 @@ mod tests {
             tenant: TenantId::new(Uuid::from_u128(2)),
             plugin: *conductor_channels::plugin(conductor_channels::PLUGINS, "discord").unwrap(),
             common: CommonOptions::default(),
-            values: json!({ "botToken": token, "channelId": "41" }).as_object().unwrap().clone(),
+            values: json!({ "botToken": token, "channelId": "41" }).as_object().unwrap().clone().into(),
         };
         change(&mut config);
         ChannelPrints::of(&config, "Acme", None)
@@ -178,6 +190,7 @@ mod tests {
                 weight: 1,
                 requests: None,
                 queued: None,
+                bytes: None,
                 callbacks: vec![callback],
                 retention: None,
                 redact_after: None,

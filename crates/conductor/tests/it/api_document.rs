@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::callbacks::{callback, with_callbacks};
 use crate::support::client::{Client, reply};
 use crate::support::description::{DESCRIPTION, OPERATIONS, Operation, seen, validator};
-use crate::support::provider::{Answer, Provider};
+use crate::support::provider::{Answer, DEADLINE, Provider};
 use crate::support::receipts::{SMS_CHANNEL, WHATSAPP_CHANNEL, sms_receipt, whatsapp_receipt};
 use crate::support::server::{ADMIN_KEY, KEY_A, TENANT_A, TestServer, World};
 
@@ -71,6 +71,25 @@ async fn drive_refusals(server: &TestServer, operation: &Operation) {
         send("application/json", b"{".to_vec()).await.problem(400);
         send("text/plain", b"{}".to_vec()).await.problem(415);
         send("application/json", vec![b' '; 17 * 1024 * 1024]).await.problem(413);
+    }
+}
+
+/// What everybody is answered from whose address too many wrong keys have come.
+async fn drive_failures(server: &TestServer) {
+    let start = std::time::Instant::now();
+    let wrong = Client::new(server, Some("wrong"));
+    while wrong.get("/channels").await.status != 429 {
+        assert!(start.elapsed() < DEADLINE, "wrong keys are never too many");
+    }
+    for operation in OPERATIONS.iter().filter(|operation| operation.statuses().contains(&429)) {
+        let mut path = operation.path_with(&[("id", NO_ID), ("channelId", WHATSAPP_CHANNEL)]);
+        if operation.method == Method::GET && operation.path.starts_with("/receipts") {
+            path.push_str("?hub.mode=subscribe&hub.challenge=1&hub.verify_token=another");
+        }
+        // A moment passes, and one more may fail.
+        while reply(wrong.request(operation.method.clone(), &path)).await.status != 429 {
+            assert!(start.elapsed() < 4 * DEADLINE, "{}", operation.name());
+        }
     }
 }
 
@@ -151,6 +170,7 @@ async fn every_call_answers_as_it_is_described() {
     }
     drive_successes(&server).await;
     drive_receipts(&server).await;
+    drive_failures(&server).await;
     let seen = seen();
     let mut missing = Vec::new();
     for operation in OPERATIONS.iter() {

@@ -120,7 +120,7 @@ async fn a_reload_that_changes_its_neighbours_or_itself_leaves_a_bot_connected()
     let world = bots(&discord);
     let server = world.clone().start().await;
     for (key, name) in [(KEY_A, "alerts"), (KEY_A, "news"), (KEY_B, "alerts")] {
-        health(&server, key, name, "up").await;
+        server.wait_for_health(key, name, "up").await;
     }
     let first = world.channels.len() - 3;
     let changes: [&dyn Fn(&mut World); 5] = [
@@ -140,7 +140,7 @@ async fn a_reload_that_changes_its_neighbours_or_itself_leaves_a_bot_connected()
         change(&mut changed);
         let (status, told) = server.reload(&changed).await;
         assert_eq!(status, 200, "{told:#}");
-        health(&server, KEY_B, "alerts", "up").await;
+        server.wait_for_health(KEY_B, "alerts", "up").await;
         let id = server.send(KEY_B, &json!({ "channel": "discord", "message": "hello" })).await;
         server.wait_for(KEY_B, &id, "sent").await;
     }
@@ -160,10 +160,10 @@ async fn a_bot_with_a_mended_token_comes_online_without_a_restart() {
     let token = wrong.variables.last_mut().expect("the token");
     token.1 = "an.old.token".to_owned();
     let server = wrong.start().await;
-    health(&server, KEY_A, "alerts", "down").await;
+    server.wait_for_health(KEY_A, "alerts", "down").await;
     assert_eq!(server.reload(&bots(&discord)).await.0, 200);
     for (key, name) in [(KEY_A, "alerts"), (KEY_A, "news"), (KEY_B, "alerts")] {
-        health(&server, key, name, "up").await;
+        server.wait_for_health(key, name, "up").await;
     }
     server.stop().await;
 }

@@ -7,6 +7,7 @@ mod limits;
 mod load;
 mod operator;
 mod spy;
+mod tenants;
 
 use std::time::{Duration, Instant};
 

@@ -84,7 +84,7 @@ fn channel(number: usize) -> ChannelConfig {
             on_unknown: if shape.hold { OnUnknown::Hold } else { OnUnknown::Retry },
             ..CommonOptions::default()
         },
-        values: serde_json::Map::from_iter([("obliging".to_owned(), (number == NUDGED).into())]),
+        values: serde_json::Map::from_iter([("obliging".to_owned(), (number == NUDGED).into())]).into(),
     }
 }
 
@@ -97,6 +97,7 @@ fn configuration() -> Configuration {
         weight: WEIGHTS[usize::from(number)],
         requests: None,
         queued: None,
+        bytes: None,
         callbacks: Vec::new(),
         retention: None,
         redact_after: None,

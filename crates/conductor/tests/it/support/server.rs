@@ -39,6 +39,8 @@ pub(crate) struct World {
     pub(crate) variables: Vec<(String, String)>,
     /// What clients may take.
     pub(crate) limits: Limits,
+    /// The proxies that are believed.
+    pub(crate) trusted_proxies: Vec<ipnet::IpNet>,
     /// Where providers reach the server for receipts.
     pub(crate) public_url: Option<&'static str>,
     /// The time.
@@ -56,6 +58,7 @@ impl World {
             channels: vec![log(TENANT_A, "log a"), log(TENANT_B, "log b")],
             table: PLUGINS,
             limits: Limits::of_this_process(),
+            trusted_proxies: Vec::new(),
             public_url: None,
             clock: Arc::new(SystemClock),
             plugins: json!([{ "name": "log" }, { "name": "webhook" }, { "name": "discord" },
@@ -107,6 +110,7 @@ impl World {
             public_url: self.public_url.map(|url| url.parse().expect("a URL")),
             clock: Arc::clone(&self.clock),
             limits: self.limits,
+            trusted_proxies: self.trusted_proxies,
         };
         let server = Server::start(options).await.unwrap_or_else(|error| panic!("{error}"));
         TestServer { server, directory, variables }
