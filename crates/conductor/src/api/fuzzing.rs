@@ -59,7 +59,7 @@ static CALLER: LazyLock<Arc<Tenant>> = LazyLock::new(|| {
 pub fn request(data: &[u8]) {
     let [call, rest @ ..] = data else { return };
     match call % 7 {
-        0 => json_of(rest, |value| notification(value)),
+        0 => json_of(rest, notification),
         1 => json_of(rest, batch),
         2 => json_of(rest, bulk_retry),
         3 => json_of(rest, |value| drop(transitions::read_route(value).map_err(|error| is_told(error, 1)))),
