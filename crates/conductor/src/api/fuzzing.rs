@@ -219,12 +219,8 @@ fn preferences(value: &[u8]) {
 }
 
 #[cfg(test)]
-#[path = "../../../../fuzz/replay.rs"]
-mod replay;
-
-#[cfg(test)]
 mod tests {
-    use super::replay::replay;
+    use crate::config::fuzzing::replay::replay;
 
     #[test]
     fn what_the_fuzzer_found_for_requests_holds() {
