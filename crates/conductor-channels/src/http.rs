@@ -20,7 +20,7 @@ use url::Url;
 
 pub use answer::{Response, WORDS_MAX, classify, retry_after, tidy, wait, words};
 pub use error::HttpError;
-pub use guard::{Lookup, Reach, Refusal, SystemLookup};
+pub use guard::{Lookup, Reach, Refusal, SystemLookup, refusal};
 pub use request::{Request, below, check_url, place};
 pub use web_socket::{WebSocket, WebSocketError};
 

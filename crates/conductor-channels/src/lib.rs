@@ -20,6 +20,8 @@ pub mod apns;
 pub mod discord;
 pub mod email;
 pub mod fcm;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod google_chat;
 pub mod gotify;
 mod head;
@@ -48,6 +50,10 @@ pub mod whatsapp;
 
 #[cfg(test)]
 mod contract;
+#[cfg(test)]
+mod egress_tests;
+#[cfg(test)]
+mod secrecy_tests;
 
 /// Something that a plugin has to be told before it can send.
 #[derive(Debug, Clone, Copy)]

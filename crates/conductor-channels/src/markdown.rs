@@ -14,6 +14,8 @@ mod html;
 mod lines;
 mod link;
 mod mention;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod properties;
 mod style;
 mod table;
 #[cfg(test)]

@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 use crate::id::{ChannelId, NotificationId, TenantId};
 use crate::problem::Problems;
 use crate::time::Timestamp;
+use crate::trace::TraceContext;
 
 /// The longest message, in bytes of UTF-8.
 pub const MESSAGE_MAX_BYTES: usize = 64 * 1024;
@@ -128,6 +129,8 @@ pub struct Draft {
     pub send_at: Option<Timestamp>,
     /// And not after.
     pub expires_at: Timestamp,
+    /// Where it belongs in a trace that the caller or the operator keeps.
+    pub trace: Option<TraceContext>,
 }
 
 /// A notification that keeps all limits. Immutable once accepted: its fields are read through it.
@@ -176,10 +179,27 @@ impl Notification {
         Self(Box::new(draft))
     }
 
+    /// How many bytes it takes of what its tenant may have waiting: those of its texts, and of `data`, `metadata` and the
+    /// fallbacks as JSON.
+    pub fn bytes(&self) -> u64 {
+        let texts = [&self.title, &self.target, &self.key].into_iter().flatten().map(String::len);
+        let json = [
+            (!self.data.is_empty()).then(|| json_bytes(&self.data)),
+            (!self.metadata.is_empty()).then(|| json_bytes(&self.metadata)),
+            (!self.fallback.is_empty()).then(|| json_bytes(&self.fallback)),
+        ];
+        let bytes = texts.chain(json.into_iter().flatten()).fold(self.message.len(), usize::saturating_add);
+        u64::try_from(bytes).unwrap_or(u64::MAX)
+    }
+
     /// When its first attempt is due.
     pub fn first_due(&self) -> Timestamp {
         self.send_at.map_or(self.accepted_at, |at| at.max(self.accepted_at))
     }
+}
+
+fn json_bytes<T: Serialize>(value: &T) -> usize {
+    serde_json::to_vec(value).map_or(usize::MAX, |json| json.len())
 }
 
 /// Text that is neither empty nor too long and has no NUL, which C-minded providers and databases cut a text at.
@@ -198,7 +218,7 @@ fn check_data(problems: &mut Problems, data: &Map<String, Value>) {
     if data.is_empty() {
         return;
     }
-    let size = serde_json::to_vec(data).map_or(usize::MAX, |json| json.len());
+    let size = json_bytes(data);
     if size > DATA_MAX_BYTES {
         problems.add("data", format!("is {size} bytes of JSON; {DATA_MAX_BYTES} are allowed"));
     }
@@ -247,6 +267,7 @@ pub(crate) mod tests {
             accepted_at,
             send_at: None,
             expires_at: accepted_at.plus(Duration::from_secs(86_400)),
+            trace: None,
         }
     }
 
@@ -285,6 +306,28 @@ pub(crate) mod tests {
         let mut late = draft();
         late.send_at = Some(late.expires_at.plus(Duration::from_secs(1)));
         assert_eq!(places(late), ["expiresAt"]);
+    }
+
+    #[test]
+    fn all_that_a_caller_may_fill_counts_towards_its_bytes() {
+        let bytes = |change: fn(&mut Draft)| {
+            let mut draft = draft();
+            draft.message = "ü".into();
+            change(&mut draft);
+            Notification::new(draft).unwrap().bytes()
+        };
+        assert_eq!(bytes(|_| {}), 2);
+        assert_eq!(bytes(|d| d.title = Some("abc".into())), 5);
+        assert_eq!(bytes(|d| d.target = Some("abc".into())), 5);
+        assert_eq!(bytes(|d| d.key = Some("abc".into())), 5);
+        assert_eq!(bytes(|d| drop(d.data.insert("a".into(), 1.into()))), 2 + r#"{"a":1}"#.len() as u64);
+        assert_eq!(bytes(|d| drop(d.metadata.insert("a".into(), "b".into()))), 2 + r#"{"a":"b"}"#.len() as u64);
+        let fallback = Fallback { channel: "log".into(), channel_id: ChannelId::new(Uuid::nil()), target_id: None };
+        let mut with = draft();
+        with.fallback = vec![fallback.clone()];
+        let json = serde_json::to_string(&[fallback]).unwrap();
+        let expected = "Test notification".len() + json.len();
+        assert_eq!(Notification::new(with).unwrap().bytes(), u64::try_from(expected).unwrap());
     }
 
     #[test]

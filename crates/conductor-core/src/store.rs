@@ -19,6 +19,7 @@ use crate::receipts::{Receipts, Reception};
 use crate::replay::Replays;
 use crate::retention::{Compacted, Pruned, Retention};
 use crate::retry::Settlement;
+use crate::statistics::Statistics;
 use crate::time::Timestamp;
 
 /// The most entries that one [`Store::arrivals`], [`Store::claim`], page or bulk step handles.
@@ -105,6 +106,15 @@ pub struct Queued {
     pub suspect: bool,
     /// Its provider has told its channel, or its lane, to wait until it is due.
     pub limited: Option<Scope>,
+}
+
+/// What a tenant has that has not ended: it waits, is held or is under way.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Load {
+    /// How many notifications.
+    pub notifications: u64,
+    /// How many bytes they take, see [`Notification::bytes`].
+    pub bytes: u64,
 }
 
 /// Which part of what a channel has waiting to look for.
@@ -415,6 +425,9 @@ pub trait Store: Replays + Receipts + Callbacks + AuditLog + Send + Sync + 'stat
     /// How many deliveries of a channel have not ended. Costs nothing.
     fn waiting(&self, channel: ChannelId) -> u64;
 
+    /// What a tenant has that has not ended, in all channels, also in those that are configured no more. Costs nothing.
+    fn load(&self, tenant: TenantId) -> Load;
+
     /// When the oldest notification that waits in each of these channels was accepted; nothing for an empty one. It looks
     /// at a bounded part of what waits at a time: nothing also for one whose oldest lies so far behind others' that it
     /// was not found yet, which a later call goes on with.
@@ -441,6 +454,9 @@ pub trait Store: Replays + Receipts + Callbacks + AuditLog + Send + Sync + 'stat
 
     /// Whether the store can write now.
     async fn ping(&self) -> Result<(), StoreError>;
+
+    /// What the store has done and how it stands. Asks the file system, so call it where waiting does no harm.
+    fn statistics(&self) -> Statistics;
 
     /// Whether the store works at all. False: it has been closed, or has failed as a whole, which only a new start mends.
     fn is_running(&self) -> bool;

@@ -10,9 +10,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Timestamp(i64);
 
-/// The text was no point in time as RFC 3339 writes it, or one outside the years 0 to 9999.
+/// The text was no point in time as RFC 3339 writes it, or one outside the years 1970 to 9999.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("expected a time as RFC 3339 writes it, such as 2026-01-15T10:30:00Z")]
+#[error("expected a time of the years 1970 to 9999 as RFC 3339 writes it, such as 2026-01-15T10:30:00Z")]
 pub struct TimestampError;
 
 impl Timestamp {

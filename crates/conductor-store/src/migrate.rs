@@ -20,6 +20,8 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/sqlite/0006_pauses.sql"),
     include_str!("../migrations/sqlite/0007_audit.sql"),
     include_str!("../migrations/sqlite/0008_callbacks.sql"),
+    include_str!("../migrations/sqlite/0009_bytes.sql"),
+    include_str!("../migrations/sqlite/0010_trace.sql"),
 ];
 
 /// Why the store's tables could not be brought up to date.
@@ -225,5 +227,29 @@ mod tests {
         migrate(&mut connection).unwrap();
         connection.execute_batch("DELETE FROM migration WHERE number = 2").unwrap();
         assert!(matches!(version(&connection), Err(MigrateError::Changed(2))));
+    }
+
+    #[test]
+    fn what_waits_in_an_older_store_is_weighed() {
+        let connection = Connection::open_in_memory().unwrap();
+        let before = MIGRATIONS.iter().position(|sql| sql.contains("ADD COLUMN bytes")).unwrap();
+        MIGRATIONS[..before].iter().for_each(|sql| connection.execute_batch(sql).unwrap());
+        let notification = "INSERT INTO notification (id, tenant, channel, channel_id, target, message, title, priority, \
+                            format, data, metadata, key, fallback, accepted_at, expires_at) VALUES ";
+        let small = "(x'01', x'02', 'log', x'03', NULL, 'ü', NULL, 'low', 'text', NULL, NULL, NULL, NULL, 1, 2)";
+        let full = r#"(x'04', x'02', 'log', x'03', 'to', 'abc', 'title', 'low', 'text', '{"a":1}', '{"b":"c"}', 'key',
+                      '[]', 1, 2)"#;
+        let pending = "INSERT INTO pending (notification, ordinal, tenant, channel_id, lane, priority, due_at, expires_at, \
+                       attempts, failures, next_fallback, held, claimed, lost) VALUES \
+                       (x'01', 0, x'02', x'03', 0, 'low', 1, 2, 0, 0, 0, 0, 0, 0), \
+                       (x'04', 1, x'02', x'03', 0, 'low', 1, 2, 0, 0, 0, 0, 0, 0)";
+        connection.execute_batch(&format!("{notification} {small}, {full}; {pending}")).unwrap();
+        MIGRATIONS[before..].iter().for_each(|sql| connection.execute_batch(sql).unwrap());
+        let bytes = |id: u8| {
+            let sql = "SELECT bytes FROM pending WHERE notification = ?1";
+            connection.query_row(sql, [vec![id]], |row| row.get::<_, i64>(0)).unwrap()
+        };
+        assert_eq!(bytes(1), 2);
+        assert_eq!(bytes(4), i64::try_from(r#"toabctitle{"a":1}{"b":"c"}key[]"#.len()).unwrap());
     }
 }

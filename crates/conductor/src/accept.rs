@@ -2,18 +2,21 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use conductor_channels::Plugin;
 use conductor_core::store::{Accepted, Idempotency, NewNotification};
 use conductor_core::{
-    ChannelId, Draft, Fallback, Format, Notification, Priority, Problem, Problems, Status, StoreError, TenantId,
-    Timestamp,
+    ChannelId, Draft, Fallback, Format, Notification, NotificationId, Priority, Problem, Problems, Status, StoreError,
+    TenantId, Timestamp, TraceContext,
 };
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use crate::app::App;
 use crate::registry::{LiveChannel, Tenant};
+
+pub mod room;
 
 /// A way that a caller named: a channel type, a channel, or both; and the target within it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -51,6 +54,8 @@ pub struct SendRequest {
     pub send_at: Option<Timestamp>,
     /// `expiresAt`
     pub expires_at: Option<Timestamp>,
+    /// Where the request belongs in a trace.
+    pub trace: Option<TraceContext>,
 }
 
 /// A notification that keeps all limits, and the channel that it leaves through first.
@@ -63,9 +68,20 @@ pub struct Prepared {
 
 /// Finds the channels and checks the limits. `problems` is what reading the request has found already: everything that
 /// is wrong is told together, and nothing twice.
-pub fn prepare(app: &App, tenant: &Tenant, request: SendRequest, mut problems: Problems) -> Result<Prepared, Problems> {
+pub fn prepare(app: &App, tenant: &Tenant, request: SendRequest, problems: Problems) -> Result<Prepared, Problems> {
     let now = app.clock.now();
-    let channel = match channel_of(app.plugins, tenant, &request.route) {
+    check(app.plugins, tenant, request, problems, (app.ids.next(now), now))
+}
+
+/// [`prepare`] with the notification's id and the time of its acceptance: a pure function.
+pub(crate) fn check(
+    plugins: &[Plugin],
+    tenant: &Tenant,
+    request: SendRequest,
+    mut problems: Problems,
+    (id, now): (NotificationId, Timestamp),
+) -> Result<Prepared, Problems> {
+    let channel = match channel_of(plugins, tenant, &request.route) {
         Ok(channel) => Some(channel),
         Err(problem) => {
             add_unless_told(&mut problems, within("", problem));
@@ -74,7 +90,7 @@ pub fn prepare(app: &App, tenant: &Tenant, request: SendRequest, mut problems: P
     };
     let mut fallback = Vec::with_capacity(request.fallback.len());
     for (index, route) in request.fallback.into_iter().enumerate() {
-        match channel_of(app.plugins, tenant, &route) {
+        match channel_of(plugins, tenant, &route) {
             Ok(channel) => fallback.push(Fallback {
                 channel: channel.kind.to_owned(),
                 channel_id: channel.id,
@@ -86,7 +102,7 @@ pub fn prepare(app: &App, tenant: &Tenant, request: SendRequest, mut problems: P
     let first_due = request.send_at.map_or(now, |at| at.max(now));
     let expires_after = channel.map_or(DEFAULT_EXPIRY, |channel| channel.expires_after);
     let draft = Draft {
-        id: app.ids.next(now),
+        id,
         tenant: tenant.id,
         channel: channel.map_or_else(String::new, |channel| channel.kind.to_owned()),
         channel_id: channel.map_or(ChannelId::new(Uuid::nil()), |channel| channel.id),
@@ -102,6 +118,7 @@ pub fn prepare(app: &App, tenant: &Tenant, request: SendRequest, mut problems: P
         accepted_at: now,
         send_at: request.send_at,
         expires_at: request.expires_at.unwrap_or_else(|| first_due.plus(expires_after)),
+        trace: request.trace,
     };
     match (Notification::new(draft), channel) {
         (Ok(notification), Some(channel)) if problems.is_empty() => {
@@ -123,9 +140,10 @@ pub const DEFAULT_EXPIRY: std::time::Duration = std::time::Duration::from_secs(2
 pub async fn keep(app: &App, prepared: Prepared, idempotency: Option<Idempotency>) -> Result<Accepted, StoreError> {
     let Prepared { notification, kind } = prepared;
     let tenant = notification.tenant;
+    let began = Instant::now();
     let accepted = app.store.accept(NewNotification { notification, idempotency }).await?;
     if let Accepted::New { superseded } = &accepted {
-        app.metrics.accepted(tenant, kind);
+        app.metrics.accepted(tenant, kind, began.elapsed());
         if let Some(id) = superseded {
             app.outcomes.tell(*id, Status::Superseded);
         }

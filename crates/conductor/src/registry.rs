@@ -1,27 +1,38 @@
 //! What one version of the configuration became: tenants, their keys, live channels. Immutable but for each channel's
 //! [`Flow`].
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use conductor_channels::http::{HttpClients, below};
-use conductor_channels::{ChannelContext, Plugin};
+use conductor_channels::Plugin;
 use conductor_core::callbacks::Subscriptions;
 use conductor_core::{
-    Channel, ChannelId, Clock, EndpointId, Health, Keep, Limits, Rate, Retention, RetryPolicy, Standing, TenantId,
+    Channel, ChannelId, EndpointId, Health, Keep, Limits, Rate, Retention, RetryPolicy, Standing, TenantId,
 };
+use futures_util::FutureExt as _;
 use ring::digest::{SHA256, digest};
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use url::Url;
 
-use crate::config::{ChannelConfig, Configuration, Lasting, TenantConfig};
+use crate::config::{Lasting, TenantConfig};
 use crate::registry::endpoint::Endpoint;
+use crate::registry::fingerprint::{ChannelPrints, Fingerprint};
 use crate::registry::flow::Flow;
 use crate::registry::limit::RequestLimit;
+use crate::registry::plan::Version;
 
+mod build;
 pub mod endpoint;
+pub mod fingerprint;
 pub mod flow;
 pub mod limit;
+pub mod plan;
+
+/// How long a channel may take to shut down.
+const SHUTDOWN_MAX: Duration = Duration::from_secs(5);
 
 /// Tenants, keys and channels.
 pub struct Registry {
@@ -31,6 +42,7 @@ pub struct Registry {
     channels: HashMap<ChannelId, Arc<LiveChannel>>,
     endpoints: HashMap<EndpointId, Arc<Endpoint>>,
     retention: Arc<Retention>,
+    version: Version,
 }
 
 /// SHA-256 of a key. Keys are looked up by it, so that the time of a look-up says nothing about a key.
@@ -45,13 +57,17 @@ pub struct Tenant {
     /// Its share when tenants take turns.
     pub weight: u32,
     /// How often it may ask.
-    pub requests: Option<RequestLimit>,
+    pub requests: Option<Arc<RequestLimit>>,
     /// The most notifications that may wait.
     pub queued: Option<u64>,
+    /// The most bytes that those may take, see [`conductor_core::Notification::bytes`].
+    pub bytes: Option<u64>,
     /// Its channels in the order of the configuration.
     pub channels: Vec<Arc<LiveChannel>>,
     /// Where it hears of state changes, in the order of the configuration.
     pub endpoints: Vec<Arc<Endpoint>>,
+    /// Of all that is said of it.
+    print: Fingerprint,
 }
 
 /// A configured channel with its plugin's live connection.
@@ -86,49 +102,18 @@ pub struct LiveChannel {
     pub channel: Arc<dyn Channel>,
     /// Where its provider can post receipts, as the provider sees it; none without `PUBLIC_URL`.
     pub receipts_url: Option<Url>,
-    /// How it goes.
-    pub flow: Flow,
+    /// How it goes: of all versions of a channel the same.
+    pub flow: Arc<Flow>,
+    /// What was configured.
+    pub prints: ChannelPrints,
+    /// Who is using what sends. Closed when it is to be shut down.
+    uses: TaskTracker,
 }
 
+/// A promise that what sends is not shut down as long as this lives.
+pub struct InUse(#[expect(dead_code, reason = "it counts as long as it lives")] TaskTrackerToken);
+
 impl Registry {
-    /// Makes every channel. One that cannot be made is an error that names it. `public_url` is where providers reach
-    /// this server.
-    pub async fn build(
-        configuration: Configuration,
-        http: &HttpClients,
-        clock: &Arc<dyn Clock>,
-        public_url: Option<&Url>,
-    ) -> Result<Self, anyhow::Error> {
-        let mut channels: HashMap<TenantId, Vec<Arc<LiveChannel>>> = HashMap::new();
-        for config in configuration.channels {
-            let tenant = configuration.tenants.iter().find(|tenant| tenant.id == config.tenant);
-            let tenant_name = tenant.map(|tenant| tenant.name.clone()).unwrap_or_default();
-            let live = Arc::new(initialize(config, tenant_name, http, clock, public_url).await?);
-            channels.entry(live.tenant).or_default().push(live);
-        }
-        let admin = configuration.admin_key.map(|key| hash(key.expose()));
-        let retention = Arc::new(retention(configuration.keep, &configuration.tenants));
-        let (tenants, keys) = (HashMap::new(), HashMap::new());
-        let (channels_by_id, endpoints) = (HashMap::new(), HashMap::new());
-        let mut registry = Self { tenants, keys, admin, channels: channels_by_id, endpoints, retention };
-        for tenant in configuration.tenants {
-            let channels = channels.remove(&tenant.id).unwrap_or_default();
-            let endpoints = tenant.callbacks.iter().map(|each| Endpoint::new(tenant.id, each, http).map(Arc::new));
-            let endpoints = endpoints.collect::<Result<_, _>>()?;
-            registry.add(tenant, channels, endpoints);
-        }
-        Ok(registry)
-    }
-
-    fn add(&mut self, config: TenantConfig, channels: Vec<Arc<LiveChannel>>, endpoints: Vec<Arc<Endpoint>>) {
-        let TenantConfig { id, name, keys, weight, requests, queued, .. } = config;
-        self.keys.extend(keys.iter().map(|key| (hash(key.expose()), id)));
-        self.channels.extend(channels.iter().map(|channel| (channel.id, Arc::clone(channel))));
-        self.endpoints.extend(endpoints.iter().map(|endpoint| (endpoint.id, Arc::clone(endpoint))));
-        let requests = requests.map(RequestLimit::new);
-        self.tenants.insert(id, Arc::new(Tenant { id, name, weight, requests, queued, channels, endpoints }));
-    }
-
     /// The tenant that this key belongs to. Costs the same however many tenants there are.
     pub fn tenant_of_key(&self, key: &str) -> Option<&Arc<Tenant>> {
         self.tenants.get(self.keys.get(&hash(key))?)
@@ -149,9 +134,20 @@ impl Registry {
         self.tenants.values()
     }
 
+    /// Each tenant with the types of its channels.
+    pub fn channel_types(&self) -> impl Iterator<Item = (TenantId, BTreeSet<&'static str>)> {
+        let types = |tenant: &Tenant| tenant.channels.iter().map(|channel| channel.kind).collect();
+        self.tenants.values().map(move |tenant| (tenant.id, types(tenant)))
+    }
+
     /// A channel, whoever it belongs to: for the dispatcher.
     pub fn channel(&self, id: ChannelId) -> Option<&Arc<LiveChannel>> {
         self.channels.get(&id)
+    }
+
+    /// Which configuration this is.
+    pub fn version(&self) -> &Version {
+        &self.version
     }
 
     /// Where a tenant hears of state changes: for those who post there.
@@ -178,6 +174,37 @@ impl Registry {
 }
 
 impl LiveChannel {
+    /// Counts as a use of what sends, until it is dropped. None: it is being shut down, because another version of the
+    /// configuration has taken its place.
+    pub fn enter(&self) -> Option<InUse> {
+        let token = self.uses.token();
+        (!self.uses.is_closed()).then_some(InUse(token))
+    }
+
+    /// Lets nobody begin to use what sends, and waits until nobody does.
+    pub async fn until_unused(&self) {
+        self.uses.close();
+        self.uses.wait().await;
+    }
+
+    /// How many are using what sends.
+    pub fn users(&self) -> usize {
+        self.uses.len()
+    }
+
+    /// Has it let go of its connections, for a limited time. To be called once, after its last use.
+    pub async fn shut_down(&self) {
+        let ended = AssertUnwindSafe(self.channel.shutdown()).catch_unwind();
+        if !matches!(tokio::time::timeout(SHUTDOWN_MAX, ended).await, Ok(Ok(()))) {
+            tracing::warn!(channel.id = %self.id, channel.name = %self.name, "The channel did not shut down");
+        }
+    }
+
+    /// Whether both send through the same.
+    pub fn shares_connection(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.channel, &other.channel)
+    }
+
     /// What holds it up, if anything: what its attempts came to and, where those have nothing against it, how the
     /// connection that stands between them is doing.
     pub fn state(&self) -> flow::State {
@@ -221,50 +248,4 @@ fn hash(key: &str) -> KeyHash {
     let mut hash = [0; 32];
     hash.copy_from_slice(digest.as_ref());
     hash
-}
-
-async fn initialize(
-    config: ChannelConfig,
-    tenant_name: String,
-    http: &HttpClients,
-    clock: &Arc<dyn Clock>,
-    public_url: Option<&Url>,
-) -> Result<LiveChannel, anyhow::Error> {
-    let ChannelConfig { id, name, tenant, plugin, common, values } = config;
-    let receipts_url = public_url.map(|public| below(public, &format!("/receipts/{id}")));
-    let context = ChannelContext {
-        tenant,
-        tenant_name,
-        channel: id,
-        channel_name: name.clone(),
-        base_url: common.base_url,
-        receipts_url: receipts_url.clone(),
-        timeout: common.timeout,
-        rate: common.rate,
-        allow_mentions: common.allow_mentions,
-        http: http.client(&common.allow_networks),
-        clock: Arc::clone(clock),
-    };
-    let target = plugin.target_in(&values);
-    let channel = plugin.initialize(values, context).await;
-    let channel = channel.map_err(|error| anyhow::anyhow!("channel \"{name}\" ({}): {error}", plugin.kind))?;
-    channel.open();
-    Ok(LiveChannel {
-        id,
-        name,
-        tenant,
-        kind: plugin.kind,
-        policy: RetryPolicy { provider_dedupes: plugin.dedupes, on_unknown: common.on_unknown },
-        expires_after: common.expires_after,
-        timeout: common.timeout,
-        max_concurrency: common.max_concurrency.unwrap_or(plugin.max_concurrency).max(1),
-        rate: common.rate.or(plugin.rate),
-        ordered: common.ordered,
-        limits: plugin.limits,
-        delay_note: common.delay_note,
-        target,
-        channel,
-        receipts_url,
-        flow: Flow::default(),
-    })
 }

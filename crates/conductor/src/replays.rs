@@ -105,7 +105,9 @@ async fn turn(app: &App, stop: &CancellationToken, job: &ReplayJob) -> Result<Op
         return Ok(Some(ROOM_PAUSE));
     };
     let Page { items, next } = app.store.notifications(job.tenant, &job.filter, wanted, Some(job.position)).await?;
-    let fitting = items.iter().take_while(|item| room.take(through.unwrap_or(item.notification.channel_id))).count();
+    let mut fits =
+        |item: &Summary| room.take(through.unwrap_or(item.notification.channel_id), item.notification.bytes());
+    let fitting = items.iter().take_while(|item| fits(item)).count();
     if fitting == 0 && !items.is_empty() {
         return Ok(Some(ROOM_PAUSE));
     }
@@ -178,17 +180,21 @@ fn due_soon(job: &ReplayJob, now: Timestamp) -> Result<u64, Duration> {
 struct Room<'a> {
     app: &'a App,
     tenant: u64,
+    bytes: u64,
+    /// Nothing of the tenant waits. Then one may, however large it is.
+    is_empty: bool,
     channels: HashMap<ChannelId, u64>,
 }
 
 impl<'a> Room<'a> {
     /// Half of what the tenant may have waiting stays free for what is new.
     fn of(app: &'a App, tenant: &Tenant) -> Self {
-        let room = tenant.queued.map(|max| {
-            let waiting: u64 = tenant.channels.iter().map(|channel| app.store.waiting(channel.id)).sum();
-            left(max.div_ceil(2), waiting)
-        });
-        Self { app, tenant: room.unwrap_or(u64::MAX), channels: HashMap::new() }
+        let load = app.store.load(tenant.id);
+        let is_empty = load.notifications == 0;
+        let bytes = tenant.bytes.map_or(u64::MAX, |max| left(max.div_ceil(2), load.bytes));
+        let room = tenant.queued.map_or(u64::MAX, |max| left(max.div_ceil(2), load.notifications));
+        let room = if bytes > 0 || is_empty { room } else { 0 };
+        Self { app, tenant: room, bytes, is_empty, channels: HashMap::new() }
     }
 
     fn in_channel(&mut self, channel: ChannelId) -> u64 {
@@ -204,11 +210,13 @@ impl<'a> Room<'a> {
         }
     }
 
-    /// Takes one place in a channel, if there is one.
-    fn take(&mut self, channel: ChannelId) -> bool {
-        let left = self.in_channel(channel).checked_sub(1);
+    /// Takes one place in a channel, if there is one for so many bytes.
+    fn take(&mut self, channel: ChannelId, bytes: u64) -> bool {
+        let left = self.in_channel(channel).checked_sub(1).filter(|_| bytes <= self.bytes || self.is_empty);
         left.is_some_and(|left| {
             self.channels.insert(channel, left);
+            self.bytes = self.bytes.saturating_sub(bytes);
+            self.is_empty = false;
             true
         })
     }

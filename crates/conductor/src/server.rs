@@ -1,7 +1,6 @@
 //! The running server: everything wired together, and taken apart again.
 
 use std::net::SocketAddr;
-use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,19 +9,21 @@ use conductor_channels::Plugin;
 use conductor_channels::http::HttpClients;
 use conductor_core::{Clock, NotificationId, Store};
 use conductor_store::{OpenError, SqliteStore};
-use futures_util::FutureExt as _;
 use futures_util::future::join_all;
+use ipnet::IpNet;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use url::Url;
 
 use crate::app::App;
-use crate::config::Configuration;
+use crate::config::{Configuration, Source};
 use crate::dispatch::Bounds;
+use crate::export::Exporter;
 use crate::ids::IdGenerator;
 use crate::registry::Registry;
-use crate::{api, callbacks, dispatch, janitor, replays};
+use crate::reload::Reloader;
+use crate::{api, callbacks, dispatch, janitor, reload, replays};
 
 pub mod limits;
 
@@ -34,13 +35,13 @@ use limits::Limits;
 
 /// How long a stop lets attempts under way end.
 pub const STOP_GRACE: Duration = Duration::from_secs(30);
-/// How long a stop lets the channels shut down.
-const SHUTDOWN_MAX: Duration = Duration::from_secs(5);
 
 /// What a server is started with.
 pub struct Options {
     /// The valid configuration.
     pub configuration: Configuration,
+    /// Where it is read again when it has changed.
+    pub source: Source,
     /// Where the store lies.
     pub data_dir: PathBuf,
     /// The public port, bound already, so that a taken port is found out before anything is begun.
@@ -57,6 +58,8 @@ pub struct Options {
     pub limits: Limits,
     /// How long the audit log is kept; none means for ever.
     pub audit_kept: Option<Duration>,
+    /// The proxies that are believed when they say whom they speak for.
+    pub trusted_proxies: Vec<IpNet>,
 }
 
 /// Why a server did not start. Nothing is left half-started.
@@ -84,6 +87,8 @@ pub struct Server {
     work: TaskTracker,
     /// The listeners and their connections.
     connections: TaskTracker,
+    /// What exports traces and metrics, and its end: after all that they tell of.
+    exports: (TaskTracker, CancellationToken),
 }
 
 impl Server {
@@ -91,6 +96,7 @@ impl Server {
     pub async fn start(options: Options) -> Result<Self, StartError> {
         let Options {
             configuration,
+            source,
             data_dir,
             listener,
             metrics_listener,
@@ -99,6 +105,7 @@ impl Server {
             clock,
             limits,
             audit_kept,
+            trusted_proxies,
         } = options;
         let listener = into_async(listener)?;
         let metrics_listener = metrics_listener.map(into_async).transpose()?;
@@ -107,7 +114,9 @@ impl Server {
         let store = SqliteStore::open(&data_dir, Arc::clone(&clock))?;
         let latest = store.latest();
         let ids = IdGenerator::after(latest);
-        let registry = Registry::build(configuration, &HttpClients::new(), &clock, public_url.as_ref()).await;
+        let (http, readings) = (HttpClients::new(), configuration.readings.clone());
+        let exported = configuration.otlp.clone();
+        let registry = Registry::build(configuration, &http, &clock, public_url.as_ref()).await;
         let registry = match registry {
             Ok(registry) => registry,
             Err(error) => {
@@ -116,7 +125,13 @@ impl Server {
             }
         };
         let stop = CancellationToken::new();
-        let app = Arc::new(App::new(Arc::new(store), clock, ids, plugins, registry, stop.clone()));
+        let mut app = App::new(Arc::new(store), clock, ids, plugins, registry, stop.clone());
+        let exporter = exported.map(|settings| Exporter::of(&mut app, settings, &http));
+        let app = Arc::new(app);
+        let exports = exporting(&app, exporter);
+        let registry = app.registry();
+        registry.open_channels(None);
+        app.metrics.configuration.begun(registry.version().number, registry.version().loaded_at);
         if let Err(error) = app.subscribe().await {
             tracing::warn!(%error, "Who wants callbacks could not be written; it is tried again");
         }
@@ -129,14 +144,17 @@ impl Server {
         work.spawn(janitor::run(Arc::clone(&app), stop.clone(), latest.map(NotificationId::made_at), audit_kept));
         work.spawn(callbacks::run(Arc::clone(&app), slots, stop.clone()));
         work.spawn(replays::run(Arc::clone(&app), stop.clone()));
-        let router = api::router(Arc::clone(&app));
+        let source = Arc::new(source);
+        let reloader = Reloader { app: Arc::clone(&app), source, http, public_url, tracker: work.clone() };
+        work.spawn(reload::run(reloader, readings, stop.clone()));
+        let router = api::router(Arc::clone(&app), &trusted_proxies);
         connections.spawn(listen::run(listener, router, limits, connections.clone(), stop.clone()));
         if let Some(listener) = metrics_listener {
             let router = api::metrics_router(Arc::clone(&app));
             let limits = limits.of_metrics();
             connections.spawn(listen::run(listener, router, limits, connections.clone(), stop.clone()));
         }
-        Ok(Self { app, address, metrics_address, stop, work, connections })
+        Ok(Self { app, address, metrics_address, stop, work, connections, exports })
     }
 
     /// Where it listens.
@@ -172,16 +190,23 @@ impl Server {
             );
         }
         let registry = self.app.registry();
-        join_all(registry.channels().map(async |channel| {
-            let ended = AssertUnwindSafe(channel.channel.shutdown()).catch_unwind();
-            if !matches!(tokio::time::timeout(SHUTDOWN_MAX, ended).await, Ok(Ok(()))) {
-                tracing::warn!(channel.id = %channel.id, channel.name = %channel.name, "The channel did not shut down");
-            }
-        }))
-        .await;
+        join_all(registry.channels().map(|channel| channel.shut_down())).await;
         milestones::stopped(&self.app).await;
-        self.app.store.close().await;
+        let (exporting, end) = &self.exports;
+        end.cancel();
+        exporting.close();
+        // It ends by itself in less than a few seconds, whatever the collector does.
+        tokio::join!(exporting.wait(), self.app.store.close());
     }
+}
+
+/// Begins to export, where that is asked for. The token ends it.
+fn exporting(app: &Arc<App>, exporter: Option<Exporter>) -> (TaskTracker, CancellationToken) {
+    let (exporting, end) = (TaskTracker::new(), CancellationToken::new());
+    if let Some(exporter) = exporter {
+        exporting.spawn(exporter.run(Arc::clone(app), end.clone()));
+    }
+    (exporting, end)
 }
 
 fn into_async(listener: std::net::TcpListener) -> std::io::Result<TcpListener> {

@@ -11,11 +11,11 @@ pub(crate) struct Description(jsonschema::Validator);
 impl Description {
     /// The schema at `place`, a JSON pointer. None where the descriptions are missing, which is told.
     pub(crate) fn of(name: &str, place: &str) -> Option<Self> {
-        Self::with(name, place, json!({}))
+        Self::with(name, place, &json!({}))
     }
 
     /// The same with these members of the schema besides, or in the place of its own.
-    pub(crate) fn with(name: &str, place: &str, more: Value) -> Option<Self> {
+    pub(crate) fn with(name: &str, place: &str, more: &Value) -> Option<Self> {
         let spec = spec(name)?;
         let mut schema = json!({
             "$schema": "https://json-schema.org/draft/2020-12/schema",

@@ -191,7 +191,7 @@ async fn every_request_fits_googles_own_description() {
     let Some(spec) = spec("fcm.json") else { return };
     let closed = json!({ "components": closed(spec["components"].clone()) });
     let place = "/components/schemas/SendMessageRequest";
-    let described = Description::with("fcm.json", place, closed).expect("it was there");
+    let described = Description::with("fcm.json", place, &closed).expect("it was there");
     described.refuses(&json!({ "mesage": {} }));
     described.refuses(&json!({ "message": { "tokn": "x" } }));
     let mut bodies = Vec::new();

@@ -145,6 +145,30 @@ impl Resolve for Guard {
     }
 }
 
+/// Why a host in the configuration will be refused, as far as it says so by itself: an address, or `localhost`. A name
+/// is judged by what it resolves to, when it is used.
+pub fn refusal(host: &Host<String>, allowed: &[IpNet]) -> Option<Refusal> {
+    let address = match host {
+        Host::Ipv4(address) => (*address).into(),
+        Host::Ipv6(address) => (*address).into(),
+        Host::Domain(name) => {
+            let name = name.trim_end_matches('.').to_ascii_lowercase();
+            if name == "localhost" || name.ends_with(".localhost") {
+                // Where either of the two is allowed, it may be the one that the name leads to.
+                let both = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+                return both
+                    .map(|address| check(address, allowed).err())
+                    .into_iter()
+                    .rev()
+                    .reduce(Option::and)
+                    .flatten();
+            }
+            name.parse().ok()?
+        }
+    };
+    check(address, allowed).err()
+}
+
 /// Whether an address is in one of the `allowed` networks, public or not.
 fn check_allowed(address: IpAddr, allowed: &[IpNet]) -> Result<(), Refusal> {
     let address = address.to_canonical();
@@ -379,6 +403,23 @@ mod tests {
         assert!(refusal.contains("unencrypted") && refusal.ends_with("[\"8.8.8.8/32\"]"), "{refusal}");
         assert!(reached(&["192.168.0.1"]).contains("a private address"));
         assert_eq!(reached(&[]), "the name has no address");
+    }
+
+    #[test]
+    fn a_host_of_the_configuration_is_judged_without_a_network() {
+        let says = |host: &str, allowed: &[&str]| {
+            let allowed: Vec<IpNet> = allowed.iter().map(|net| net.parse().unwrap()).collect();
+            refusal(&Host::parse(host).unwrap(), &allowed).map(|refusal| refusal.network.to_string())
+        };
+        for host in ["127.0.0.1", "0x7f.1", "localhost", "localhost.", "api.LOCALHOST"] {
+            assert_eq!(says(host, &[]).as_deref(), Some("127.0.0.0/8"), "{host}");
+            assert_eq!(says(host, &["127.0.0.0/8"]), None, "{host}");
+        }
+        assert_eq!(says("localhost", &["::1/128"]), None);
+        assert_eq!(says("[fe80::1]", &["127.0.0.0/8"]).as_deref(), Some("fe80::/10"));
+        for host in ["8.8.8.8", "[2606:4700::1111]", "example.com", "localhost.example.com"] {
+            assert_eq!(says(host, &[]), None, "{host}");
+        }
     }
 
     #[test]

@@ -2,7 +2,8 @@
 
 use pulldown_cmark::CodeBlockKind;
 
-use super::{BREAK, Dialect, Rendering, link, mention};
+use super::mention::{self, Behind};
+use super::{BREAK, Dialect, Rendering, link};
 
 /// The longest name of an emoji between two colons, in bytes.
 const EMOJI_MAX: usize = 64;
@@ -47,7 +48,8 @@ pub(super) fn unmarked(text: &str, allow_mentions: bool) -> String {
         let beside = Beside { before, after: &text[at + letter.len_utf8()..], line_start: false };
         slack(&mut out, letter);
         let emoji = letter == ':' && beside.begins_emoji(Dialect::SlackMrkdwn);
-        if emoji || (letter == '@' && mention::fires(rendering, before, beside.after, false)) {
+        let behind = Behind { text: beside.after, in_code: false, goes_on: false };
+        if emoji || (letter == '@' && mention::fires(rendering, before, behind)) {
             out.push(BREAK);
         }
         at += letter.len_utf8();
@@ -64,12 +66,13 @@ pub(super) fn code(out: &mut String, text: &str, rendering: Rendering) {
         match rendering.dialect {
             Dialect::SlackMrkdwn => slack(out, letter),
             Dialect::TelegramHtml | Dialect::PushoverHtml | Dialect::MatrixHtml | Dialect::EmailHtml => {
-                entity(out, letter)
+                entity(out, letter);
             }
             _ => out.push(letter),
         }
-        let opens = rendering.dialect == Dialect::GoogleChat && letter == '<' && !rendering.allow_mentions;
-        if (letter == '@' && mention::fires(rendering, before, after, true)) || (opens && after.starts_with("users/")) {
+        let opens = letter == '<' && mention::opens_in_code(rendering, after);
+        let behind = Behind { text: after, in_code: true, goes_on: true };
+        if opens || (letter == '@' && mention::fires(rendering, before, behind)) {
             out.push(BREAK);
         }
         before = Some(letter);
@@ -211,11 +214,9 @@ impl Escape {
 
     fn letter(self, out: &mut String, beside: &Beside<'_>, letter: char) {
         let dialect = self.rendering.dialect;
-        let html = matches!(dialect, Dialect::TelegramHtml | Dialect::MatrixHtml);
-        // Behind this text a name may come in a tag: the provider reads over that.
-        let name_may_follow = html && !self.typed && beside.after.is_empty();
-        let after = if name_may_follow { "room" } else { beside.after };
-        if letter == '@' && mention::fires(self.rendering, beside.before, after, false) {
+        // Behind a piece of Markdown a name may go on in the next, and providers read over tags.
+        let behind = Behind { text: beside.after, in_code: false, goes_on: !self.typed };
+        if letter == '@' && mention::fires(self.rendering, beside.before, behind) {
             out.push('@');
             out.push(BREAK);
             return;

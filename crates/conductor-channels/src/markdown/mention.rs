@@ -8,20 +8,32 @@ const EVERYBODY: &[&str] = &["everyone", "here", "channel", "all", "room"];
 /// The longest mention in angle brackets, in bytes.
 const BRACKETED_MAX: usize = 120;
 
-/// Whether an `@` is one that has to be disarmed in a text: `before` and `after` are what stands beside it. In code
-/// only names that reach everybody count.
-pub(super) fn fires(rendering: Rendering, before: Option<char>, after: &str, in_code: bool) -> bool {
+/// What stands behind an `@`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Behind<'a> {
+    pub(super) text: &'a str,
+    pub(super) in_code: bool,
+    /// Whether more may follow that the provider reads in one with it, and that is not known here.
+    pub(super) goes_on: bool,
+}
+
+/// Whether an `@` is one that has to be disarmed in a text: `before` is what stands before it. In code only names that
+/// reach everybody count.
+pub(super) fn fires(rendering: Rendering, before: Option<char>, behind: Behind<'_>) -> bool {
     if rendering.allow_mentions {
         return false;
     }
-    let person = |more: &[u8]| {
-        let letter = after.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric() || more.contains(&byte));
-        letter && !in_code && !before.is_some_and(|letter| letter.is_ascii_alphanumeric())
+    let person = |more: &[u8], at_end: bool| {
+        let letter = match behind.text.bytes().next() {
+            Some(byte) => byte.is_ascii_alphanumeric() || more.contains(&byte),
+            None => at_end && behind.goes_on,
+        };
+        letter && !behind.in_code && !before.is_some_and(|letter| letter.is_ascii_alphanumeric())
     };
     match rendering.dialect {
-        Dialect::TelegramHtml => person(b"_"),
-        Dialect::Mattermost => person(b"._-") || reaches_everybody(after),
-        Dialect::Discord | Dialect::SlackMrkdwn | Dialect::MatrixHtml => reaches_everybody(after),
+        Dialect::TelegramHtml => person(b"_", true),
+        Dialect::Mattermost => person(b"._-", false) || behind.reaches_everybody(),
+        Dialect::Discord | Dialect::SlackMrkdwn | Dialect::MatrixHtml => behind.reaches_everybody(),
         Dialect::Plain
         | Dialect::PushoverHtml
         | Dialect::EmailHtml
@@ -35,16 +47,28 @@ pub(super) fn fires(rendering: Rendering, before: Option<char>, after: &str, in_
 pub(super) fn fires_in_address(rendering: Rendering, before: &str, after: &str) -> bool {
     match rendering.dialect {
         Dialect::Mattermost | Dialect::Discord | Dialect::SlackMrkdwn => {
-            fires(rendering, before.chars().next_back(), after, false)
+            let behind = Behind { text: after, in_code: false, goes_on: true };
+            fires(rendering, before.chars().next_back(), behind)
         }
         _ => false,
     }
 }
 
-fn reaches_everybody(after: &str) -> bool {
-    let starts =
-        |name: &&str| after.as_bytes().get(..name.len()).is_some_and(|s| s.eq_ignore_ascii_case(name.as_bytes()));
-    EVERYBODY.iter().any(starts)
+/// Whether a `<` in code begins a mention, which the provider reads there too: `after` is what stands behind it.
+pub(super) fn opens_in_code(rendering: Rendering, after: &str) -> bool {
+    rendering.dialect == Dialect::GoogleChat && !rendering.allow_mentions && starts(after, "users/")
+}
+
+impl Behind<'_> {
+    /// Whether one of the names stands here, or the beginning of one that what follows may complete.
+    fn reaches_everybody(self) -> bool {
+        EVERYBODY.iter().any(|name| starts(self.text, name) || (self.goes_on && starts(name, self.text)))
+    }
+}
+
+/// Without regard to case.
+fn starts(text: &str, word: &str) -> bool {
+    text.as_bytes().get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word.as_bytes()))
 }
 
 /// The length of a mention in angle brackets at the beginning of `text`.

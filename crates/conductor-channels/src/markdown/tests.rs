@@ -2,27 +2,11 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
+use super::properties::ALL;
 use super::*;
 
 mod dialects;
-mod markup;
 mod typed;
-
-const ALL: [Dialect; 11] = [
-    Dialect::Plain,
-    Dialect::PushoverHtml,
-    Dialect::SlackMrkdwn,
-    Dialect::TelegramHtml,
-    Dialect::MatrixHtml,
-    Dialect::EmailHtml,
-    Dialect::WhatsApp,
-    Dialect::GoogleChat,
-    Dialect::Mattermost,
-    Dialect::Discord,
-    Dialect::TeamsCard,
-];
-
-const HTML: [Dialect; 4] = [Dialect::TelegramHtml, Dialect::PushoverHtml, Dialect::MatrixHtml, Dialect::EmailHtml];
 
 /// What every dialect could stumble over, in any order.
 const FRAGMENTS: &[&str] = &[
@@ -114,60 +98,20 @@ fn soup() -> impl Strategy<Value = String> {
     prop::collection::vec(prop::sample::select(FRAGMENTS), 0..40).prop_map(|parts| parts.concat())
 }
 
-/// What is left of a mention that fires, in what a provider gets.
-fn live_mention(dialect: Dialect, out: &str) -> Option<String> {
-    let out = out.to_lowercase();
-    let signs: &[&str] = match dialect {
-        Dialect::SlackMrkdwn => &["<!", "<@", "<#", "@here", "@channel", "@everyone"],
-        Dialect::MatrixHtml => &["@room"],
-        Dialect::GoogleChat => &["<users/"],
-        Dialect::Mattermost => &["@all", "@here", "@channel"],
-        Dialect::Discord => &["@everyone", "@here"],
-        _ => &[],
-    };
-    // What an address holds is no text: there Matrix does not look.
-    let out = if dialect == Dialect::MatrixHtml { markup::read(dialect, &out).ok()?.text } else { out };
-    signs.iter().find(|sign| out.contains(**sign)).map(|sign| format!("{sign} in {out}"))
-}
-
 proptest! {
     #[test]
     fn no_mention_survives(text in soup()) {
-        for dialect in ALL {
-            prop_assert_eq!(live_mention(dialect, &render(&text, dialect)), None);
-            prop_assert_eq!(live_mention(dialect, &escape(&text, dialect)), None);
-        }
+        properties::no_mention_survives(&text);
     }
 
     #[test]
     fn html_is_nested_properly_and_has_allowed_tags_alone(text in soup()) {
-        for dialect in HTML {
-            for out in [render(&text, dialect), escape(&text, dialect)] {
-                let read = markup::read(dialect, &out);
-                prop_assert!(read.is_ok(), "{dialect:?}: {:?} in {out:?}", read.err());
-            }
-        }
-    }
-
-    #[test]
-    fn telegram_finds_no_name_to_mention(text in soup()) {
-        for out in [render(&text, Dialect::TelegramHtml), escape(&text, Dialect::TelegramHtml)] {
-            let shown = markup::read(Dialect::TelegramHtml, &out).unwrap().outside_code;
-            let letters: Vec<_> = shown.chars().collect();
-            for (at, _) in letters.iter().enumerate().filter(|(_, letter)| **letter == '@') {
-                let name = letters.get(at + 1).is_some_and(|letter| letter.is_ascii_alphanumeric() || *letter == '_');
-                let inside = at > 0 && letters[at - 1].is_ascii_alphanumeric();
-                prop_assert!(!name || inside, "{shown:?}");
-            }
-        }
+        properties::html_is_sound(&text);
     }
 
     #[test]
     fn any_text_renders(text: String) {
-        for dialect in ALL {
-            prop_assert!(render(&text, dialect).len() <= 64 * text.len() + 1024);
-            prop_assert!(escape(&text, dialect).len() <= 16 * text.len() + 64);
-        }
+        properties::output_is_bounded(&text);
     }
 
     #[test]

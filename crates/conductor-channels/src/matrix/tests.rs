@@ -111,7 +111,7 @@ async fn every_message_fits_matrix_own_description() {
             "additionalProperties": false,
         } } });
         let place = format!("/components/schemas/{kind}");
-        let described = Description::with("matrix.json", &place, mentions).expect("it was there");
+        let described = Description::with("matrix.json", &place, &mentions).expect("it was there");
         described.refuses(&json!({ "msgtype": "m.text", "body": "x", "formated_body": "misspelt" }));
         for format in [Format::Text, Format::Markdown] {
             for allow_mentions in [false, true] {

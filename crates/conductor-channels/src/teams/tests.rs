@@ -70,7 +70,7 @@ async fn markdown_becomes_what_a_card_takes() {
 async fn every_request_fits_the_description_of_adaptive_cards() {
     // It closes its schemas itself, each where it stands.
     let open = json!({ "unevaluatedProperties": true });
-    let Some(described) = Description::with("teams.json", "/components/schemas/TeamsMessage", open) else { return };
+    let Some(described) = Description::with("teams.json", "/components/schemas/TeamsMessage", &open) else { return };
     let mut misspelt = seen(&message("hello")).await.json();
     misspelt["attachments"][0]["content"]["body"][0]["wrop"] = true.into();
     described.refuses(&misspelt);
@@ -130,7 +130,7 @@ async fn a_failure_inside_a_success_of_an_old_connector_is_one() {
         [("413", SendErrorKind::Rejected), ("5", SendErrorKind::Unknown), ("", SendErrorKind::Unknown)]
     {
         let error =
-            subject().refusal(&message("hello"), Answer::text(200, &CONNECTOR_LIMIT.replace("429", instead))).await;
+            subject().refusal(&message("hello"), Answer::text(200, CONNECTOR_LIMIT.replace("429", instead))).await;
         assert_eq!(error.kind, kind, "{instead}");
     }
     let provider = Provider::answering([Answer::text(200, "1")]).await;

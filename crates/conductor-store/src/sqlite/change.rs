@@ -48,7 +48,10 @@ macro_rules! ended {
     ($which:literal) => {
         concat!(
             "SELECT e.notification, e.ordinal, e.tenant, e.channel_id, e.channel, e.target, 0, n.priority, \
-             n.expires_at, n.expires_at, e.attempts, 0, e.next_fallback, 0, 0, 0, NULL, 0, NULL, e.status \
+             n.expires_at, n.expires_at, e.attempts, 0, e.next_fallback, 0, 0, 0, NULL, 0, NULL, \
+             octet_length(n.message) + coalesce(octet_length(n.title), 0) + coalesce(octet_length(n.target), 0) \
+             + coalesce(octet_length(n.key), 0) + coalesce(octet_length(n.data), 0) \
+             + coalesce(octet_length(n.metadata), 0) + coalesce(octet_length(n.fallback), 0), e.status \
              FROM ended AS e JOIN notification AS n ON n.id = e.notification WHERE e.notification = ?1 ",
             $which
         )
@@ -56,7 +59,7 @@ macro_rules! ended {
 }
 
 fn read_ended(row: &Row<'_>) -> rusqlite::Result<Ended> {
-    Ok(Ended { waiting: waiting(row)?, status: rows::word(row, 19)? })
+    Ok(Ended { waiting: waiting(row)?, status: rows::word(row, 20)? })
 }
 
 /// The last delivery of a notification, if it has ended.

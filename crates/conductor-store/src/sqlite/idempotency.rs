@@ -1,4 +1,4 @@
-//! Requests that are known by their `Idempotency-Key`.
+//! What was accepted with which `Idempotency-Key`.
 
 use conductor_core::store::{Accepted, IDEMPOTENCY_KEPT, Idempotency};
 use conductor_core::{Notification, NotificationId, TenantId, Timestamp};

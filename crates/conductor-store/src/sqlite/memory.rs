@@ -10,6 +10,7 @@ use conductor_core::{ChannelId, DeliveryKey, Notification, NotificationId, Tenan
 use serde_json::Value;
 
 use super::callbacks::Marks;
+use super::weights::Weights;
 
 /// The most waiting deliveries that are kept for hand-over; more are found by a scan.
 const ARRIVALS_MAX: usize = 50_000;
@@ -50,6 +51,8 @@ pub(crate) struct State {
     came: Option<NotificationId>,
     /// Accepted, but not in the table `feed` yet; oldest first.
     pub(crate) unfed: Vec<(TenantId, NotificationId)>,
+    /// What each tenant has waiting.
+    pub(crate) weights: Weights,
 }
 
 /// A notification that is kept for its first attempt, and about how many bytes it takes.
@@ -127,6 +130,7 @@ impl Default for State {
             waiting: HashMap::new(),
             came: None,
             unfed: Vec::new(),
+            weights: Weights::default(),
         }
     }
 }
@@ -499,6 +503,7 @@ mod tests {
             accepted_at: Timestamp::ZERO,
             send_at: None,
             expires_at: Timestamp::MAX,
+            trace: None,
         }
     }
 

@@ -2,7 +2,7 @@
 //! memory, because a process that died holds none.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
@@ -11,11 +11,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use conductor_core::retention::{Compacted, Pruned};
 use conductor_core::store::{
-    Accepted, BATCH_MAX, Backlog, BacklogRequest, Claim, Claimed, Expired, Filter, Finished, Idempotency, Lease,
+    Accepted, BATCH_MAX, Backlog, BacklogRequest, Claim, Claimed, Expired, Filter, Finished, Idempotency, Lease, Load,
     NewNotification, Page, Progress, Queued, Redirect, Settled, Store, Story, Transition, Unsettled,
 };
 use conductor_core::{
-    ChannelId, Clock, DeliveryKey, Notification, NotificationId, Retention, StoreError, TenantId, Timestamp,
+    ChannelId, Clock, DeliveryKey, Notification, NotificationId, Retention, Statistics, StoreError, TenantId, Timestamp,
 };
 use rusqlite::OptionalExtension;
 use tokio::sync::{Mutex, Notify, Semaphore, oneshot};
@@ -31,6 +31,8 @@ use memory::{Hold, Memory};
 pub use opening::OpenError;
 use read::{PageRequest, Readers, Scanned};
 use retention::{Tidying, UsualCommit};
+use statistics::Counts;
+use weights::Weight;
 use write::Waiting;
 use writer::{Command, Envelope, Reply, Writer};
 
@@ -54,8 +56,10 @@ mod recovery;
 mod replays;
 mod retention;
 mod rows;
+mod statistics;
 #[cfg(test)]
 mod tests;
+mod weights;
 mod work;
 mod write;
 mod writer;
@@ -85,6 +89,8 @@ pub struct SqliteStore {
     /// Whether the last thing that was to be written could not be, for a reason that concerns everything.
     failing: Arc<AtomicBool>,
     damage: Arc<Damage>,
+    counts: Arc<Counts>,
+    path: PathBuf,
     latest: Option<NotificationId>,
     /// One scan at a time, so that each knows what came while it read.
     scanning: Mutex<()>,
@@ -118,7 +124,11 @@ impl SqliteStore {
         if let Some(last) = connection.query_row(sql, [], rows::key).optional().map_err(engine)? {
             memory.lock().begin_scan(unclean.then_some(last));
         }
-        let count_in = |channel, notification| memory.lock().count_in(channel, notification);
+        let count_in = |tenant, channel, notification, bytes| {
+            let mut memory = memory.lock();
+            memory.count_in(channel, notification);
+            memory.weights.change(Weight { tenant, bytes, comes: true });
+        };
         read::count_waiting(&connection, count_in).map_err(engine)?;
         let latest: Option<[u8; 16]> =
             connection.query_row("SELECT max(id) FROM notification", [], |row| row.get(0)).map_err(engine)?;
@@ -129,12 +139,14 @@ impl SqliteStore {
         let permits = Arc::new(Semaphore::new(COMMANDS_MAX));
         let failing = Arc::new(AtomicBool::new(false));
         let damage = Arc::new(Damage::default());
+        let counts = Arc::new(Counts::default());
         let writer = Writer {
             connection,
             memory: Arc::clone(&memory),
             arrived: Arc::clone(&arrived),
             failing: Arc::clone(&failing),
             damage: Arc::clone(&damage),
+            counts: Arc::clone(&counts),
             usual_commit: UsualCommit::default(),
             fed_through,
             clock: Arc::clone(&clock),
@@ -163,6 +175,8 @@ impl SqliteStore {
             clock,
             failing,
             damage,
+            counts,
+            path,
             // What the feed was written up to may be gone already.
             latest: latest.max(mark).map(NotificationId::from_bytes),
             scanning: Mutex::default(),
@@ -398,6 +412,10 @@ impl Store for SqliteStore {
         self.memory.lock().waiting(channel)
     }
 
+    fn load(&self, tenant: TenantId) -> Load {
+        self.memory.lock().weights.of(tenant)
+    }
+
     async fn oldest(
         &self,
         tenant: TenantId,
@@ -442,6 +460,10 @@ impl Store for SqliteStore {
     async fn ping(&self) -> Result<(), StoreError> {
         self.damage.refuse()?;
         self.command(Command::Ping).await
+    }
+
+    fn statistics(&self) -> Statistics {
+        self.count_up()
     }
 
     fn is_running(&self) -> bool {

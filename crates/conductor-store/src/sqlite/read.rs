@@ -204,15 +204,23 @@ pub(crate) fn payloads(
     keys.iter().map(one).collect()
 }
 
-/// How many rows of `pending` each channel has, one entry a row, with its notification.
+/// Goes through the rows of `pending`: of each its tenant, its channel, its notification and the bytes that it takes.
 pub(crate) fn count_waiting(
     connection: &Connection,
-    mut count: impl FnMut(ChannelId, NotificationId),
+    mut count: impl FnMut(TenantId, ChannelId, NotificationId, u64),
 ) -> rusqlite::Result<()> {
-    let mut statement = connection.prepare("SELECT channel_id, notification FROM pending")?;
+    let mut statement = connection.prepare("SELECT tenant, channel_id, notification, bytes FROM pending")?;
     let mut found = statement.query([])?;
     while let Some(row) = found.next()? {
-        count(ChannelId::from_bytes(rows::id_bytes(row, 0)?), NotificationId::from_bytes(rows::id_bytes(row, 1)?));
+        let id = |column| rows::id_bytes(row, column);
+        let (tenant, channel, notification) = (id(0)?, id(1)?, id(2)?);
+        let bytes = row.get::<_, i64>(3)?.unsigned_abs();
+        count(
+            TenantId::from_bytes(tenant),
+            ChannelId::from_bytes(channel),
+            NotificationId::from_bytes(notification),
+            bytes,
+        );
     }
     Ok(())
 }

@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 
 /// The columns of `notification` in the order in which [`notification`] reads and [`insert_notification`] writes them.
 pub(crate) const NOTIFICATION_COLUMNS: &str = "id, tenant, channel, channel_id, target, message, title, priority, \
-     format, data, metadata, key, fallback, accepted_at, send_at, expires_at";
+     format, data, metadata, key, fallback, accepted_at, send_at, expires_at, trace";
 
 /// The columns of `pending` in the order in which [`queued`] reads them.
 pub(crate) const QUEUED_COLUMNS: &str =
@@ -70,6 +70,7 @@ pub(crate) fn notification(row: &Row<'_>) -> rusqlite::Result<Notification> {
         accepted_at: time(row, 13)?,
         send_at: row.get::<_, Option<i64>>(14)?.map(Timestamp::from_millis),
         expires_at: time(row, 15)?,
+        trace: optional_word(row, 16)?,
     }))
 }
 
@@ -100,6 +101,7 @@ pub(crate) fn insert_notification(
         n.accepted_at.millis(),
         n.send_at.map(Timestamp::millis),
         n.expires_at.millis(),
+        n.trace.map(|trace| trace.to_string()),
         salt,
     ])
 }

@@ -45,6 +45,7 @@ impl Desk {
                 fed_through: None,
                 failing: Arc::default(),
                 damage: Arc::default(),
+                counts: Arc::default(),
                 usual_commit: UsualCommit::default(),
                 clock: Arc::new(conductor_core::ManualClock::at(now())),
                 sealer,
@@ -119,6 +120,7 @@ fn draft(number: u32) -> Draft {
         accepted_at: now(),
         send_at: None,
         expires_at: now().plus(Duration::from_secs(86_400)),
+        trace: None,
     }
 }
 
@@ -164,12 +166,22 @@ fn a_full_disk_refuses_what_is_new_and_keeps_what_is_there() {
     );
     assert_eq!((desk.count("notification"), desk.count("pending"), desk.count("ended")), (kept, kept, 0));
     assert_eq!(desk.writer.memory.lock().take_arrivals(10_000).len(), kept);
+    let weighed = |desk: &Desk| {
+        let sql = "SELECT count(*), sum(bytes) FROM pending";
+        let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
+        let (count, bytes): (i64, i64) = desk.writer.connection.query_row(sql, [], read).unwrap();
+        let load = desk.writer.memory.lock().weights.of(TENANT);
+        assert_eq!((load.notifications, load.bytes), (count.unsigned_abs(), bytes.unsigned_abs()));
+        bytes
+    };
+    assert!(weighed(&desk) > 0);
 
     desk.leave_room(100_000);
     let superseding = desk.accept(Draft { key: Some("door".into()), ..draft(2_000) });
     assert_eq!(superseding, Ok(Accepted::New { superseded: Some(id(1)) }));
     assert_eq!(desk.accept(draft(taken)), NEW);
     assert_eq!(desk.count("pending"), kept + 1);
+    weighed(&desk);
 }
 
 #[test]

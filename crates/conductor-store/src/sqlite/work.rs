@@ -14,6 +14,7 @@ use rusqlite::Transaction;
 use super::audit::{Head, Ledger, Seal};
 use super::callbacks::{self, Moved};
 use super::memory::Memory;
+use super::weights::Weight;
 use super::write::Waiting;
 
 /// A transaction, with what it has to tell of itself. It is rolled back unless it is committed.
@@ -22,6 +23,8 @@ pub(crate) struct Work<'c> {
     ledger: Ledger<'c>,
     /// What the present command has changed, in order.
     moved: RefCell<Vec<Moved>>,
+    /// What will wait, or wait no longer, when it is committed.
+    weights: RefCell<Vec<Weight>>,
 }
 
 impl<'c> Deref for Work<'c> {
@@ -84,7 +87,7 @@ impl<'a> StateChange<'a> {
 
 impl<'c> Work<'c> {
     pub(crate) fn new(transaction: Transaction<'c>, ledger: Ledger<'c>) -> Self {
-        Self { transaction, ledger, moved: RefCell::default() }
+        Self { transaction, ledger, moved: RefCell::default(), weights: RefCell::default() }
     }
 
     /// Every change of a delivery's state passes here.
@@ -103,15 +106,23 @@ impl<'c> Work<'c> {
         told
     }
 
+    /// Every row that comes into `pending`, or leaves it, passes here.
+    pub(crate) fn weigh(&self, weight: Weight) {
+        self.weights.borrow_mut().push(weight);
+    }
+
     /// Adds an entry to the audit log.
     pub(crate) fn append(&self, event: &AuditEvent) -> rusqlite::Result<()> {
         self.ledger.append(&self.transaction, event)
     }
 
     /// Makes all that was written and noted last. Returns where the audit log ends then.
-    pub(crate) fn commit(self) -> rusqlite::Result<Head> {
+    pub(crate) fn commit(self, memory: &Memory) -> rusqlite::Result<Head> {
         let head = self.ledger.finish(&self.transaction)?;
-        self.transaction.commit()?;
+        let Self { transaction, weights, .. } = self;
+        transaction.commit()?;
+        let mut memory = memory.lock();
+        weights.into_inner().into_iter().for_each(|weight| memory.weights.change(weight));
         Ok(head)
     }
 }

@@ -13,6 +13,7 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 use super::audit::{self, Seal};
 use super::memory::Memory;
+use super::weights::Weight;
 use super::work::{Cause, StateChange, Work};
 use super::writer::{Command, Effect};
 use super::{callbacks, change, idempotency, receipts, replays, retention, rows};
@@ -101,8 +102,8 @@ fn accept(
     seal: Seal,
 ) -> rusqlite::Result<Effect> {
     let notification = &new.notification;
-    if let Some(wish) = &new.idempotency
-        && let Some(earlier) = idempotency::remember(transaction, notification, wish)?
+    if let Some(known) = &new.idempotency
+        && let Some(earlier) = idempotency::remember(transaction, notification, known)?
     {
         return Ok(Effect::Accepted(earlier, None));
     }
@@ -127,8 +128,8 @@ fn accept(
 }
 
 const INSERT_NOTIFICATION: &str = "INSERT INTO notification (id, tenant, channel, channel_id, target, message, title, \
-     priority, format, data, metadata, key, fallback, accepted_at, send_at, expires_at, salt) \
-     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)";
+     priority, format, data, metadata, key, fallback, accepted_at, send_at, expires_at, trace, salt) \
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)";
 
 pub(crate) fn notification_by_id(
     connection: &Connection,
@@ -188,11 +189,13 @@ pub(crate) struct Waiting {
     pub(crate) progress: Progress,
     /// What waits until it is due, because the provider said so.
     pub(crate) limited: Option<Scope>,
+    /// What its notification takes of its tenant's room, see [`Notification::bytes`].
+    pub(crate) bytes: u64,
 }
 
 /// The columns that [`waiting`] reads.
 pub(crate) const WAITING_COLUMNS: &str = "notification, ordinal, tenant, channel_id, channel, target, lane, priority, \
-     due_at, expires_at, attempts, failures, next_fallback, held, parts_sent, plain, provider_id, cuts, limited";
+     due_at, expires_at, attempts, failures, next_fallback, held, parts_sent, plain, provider_id, cuts, limited, bytes";
 
 pub(crate) fn waiting(row: &Row<'_>) -> rusqlite::Result<Waiting> {
     let channel: Option<String> = row.get(4)?;
@@ -217,6 +220,7 @@ pub(crate) fn waiting(row: &Row<'_>) -> rusqlite::Result<Waiting> {
             cuts: row.get::<_, i64>(17)?.cast_unsigned(),
         },
         limited: rows::optional_word(row, 18)?,
+        bytes: row.get::<_, i64>(19)?.unsigned_abs(),
     })
 }
 
@@ -246,6 +250,7 @@ impl Waiting {
             held,
             progress,
             limited: None,
+            bytes: notification.bytes(),
         }
     }
 
@@ -265,10 +270,10 @@ impl Waiting {
 }
 
 /// Adds a delivery of which nothing has been sent yet.
-pub(super) fn insert_pending(transaction: &Transaction<'_>, waiting: &Waiting) -> rusqlite::Result<()> {
+pub(super) fn insert_pending(transaction: &Work<'_>, waiting: &Waiting) -> rusqlite::Result<()> {
     let sql = "INSERT INTO pending (notification, ordinal, tenant, channel_id, channel, target, lane, priority, due_at, \
-               expires_at, attempts, failures, next_fallback, held, claimed, lost) \
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, 0, 0, 0)";
+               expires_at, attempts, failures, next_fallback, held, claimed, lost, bytes) \
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, 0, 0, 0, ?14)";
     let (channel, target) = match &waiting.own {
         Some((channel, target)) => (Some(channel), target.as_ref()),
         None => (None, None),
@@ -287,7 +292,9 @@ pub(super) fn insert_pending(transaction: &Transaction<'_>, waiting: &Waiting) -
         waiting.attempts,
         waiting.failures,
         waiting.next_fallback,
+        waiting.bytes.cast_signed(),
     ])?;
+    transaction.weigh(Weight { tenant: waiting.tenant, bytes: waiting.bytes, comes: true });
     Ok(())
 }
 
@@ -309,8 +316,10 @@ impl<'a> End<'a> {
 /// Moves a delivery from `pending` to `ended`, and notes that.
 pub(super) fn end(transaction: &Work<'_>, waiting: &Waiting, end: &End<'_>) -> rusqlite::Result<()> {
     let (id, ordinal) = (waiting.key.notification.bytes(), waiting.key.ordinal);
-    let sql = "DELETE FROM pending WHERE notification = ?1 AND ordinal = ?2";
-    transaction.prepare_cached(sql)?.execute((id, ordinal))?;
+    let sql = "DELETE FROM pending WHERE notification = ?1 AND ordinal = ?2 RETURNING bytes";
+    let bytes = transaction.prepare_cached(sql)?.query_row((id, ordinal), |row| row.get::<_, i64>(0)).optional()?;
+    let bytes = bytes.unwrap_or_default().unsigned_abs();
+    transaction.weigh(Weight { tenant: waiting.tenant, bytes, comes: false });
     let sql = "INSERT INTO ended (notification, ordinal, tenant, channel_id, channel, target, status, reason, \
                provider_id, ended_at, attempts, next_fallback) \
                VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
@@ -398,6 +407,7 @@ fn settle(transaction: &Work<'_>, lease: &Lease, finished: &Finished) -> rusqlit
         held: false,
         progress: lease.progress.clone(),
         limited: None,
+        bytes: 0,
     };
     let provider_id = finished.provider_id.as_deref();
     let settled = |reason| Cause::Settled(finished, reason);
@@ -466,6 +476,7 @@ pub(super) fn queue_fallback(
         attempts: 0,
         failures: 0,
         next_fallback: ended.next_fallback + 1,
+        bytes: notification.bytes(),
         ..ended
     };
     insert_pending(transaction, &next)?;

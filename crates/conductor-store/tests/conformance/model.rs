@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use conductor_core::store::{Claimed, Filter, Lease, Progress, Redirect, Transition};
+use conductor_core::store::{Claimed, Filter, Lease, Load, Progress, Redirect, Transition};
 use conductor_core::{DeliveryKey, FailureReason, NotificationId, Settlement, Status, Timestamp};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -92,6 +92,8 @@ struct Modelled {
     lost: u32,
     parts_sent: u32,
     plain: bool,
+    /// What it takes of its tenant's room while it waits.
+    bytes: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -206,8 +208,12 @@ impl Trial {
                 d.send_at = Some(due);
                 d.expires_at = expires_at;
                 d.fallback = vec![fallback("slack", OTHER_CHANNEL, Some("#ops")); fallbacks];
+                d.message = "é".repeat(usize::try_from(life).unwrap());
+                d.metadata.extend((0..delay).map(|number| (number.to_string(), "\"x\"\n".to_owned())));
+                d.data.extend((0..delay).map(|number| (number.to_string(), serde_json::json!([0.1, 1e300, "ü\t"]))));
             })
             .await;
+        let bytes = self.w.story(id).await.notification.bytes();
         let mut expected = None;
         if let Some(holder) = key.and_then(|key| self.holders.insert(key, id)) {
             let holder = self.all.iter_mut().find(|known| known.id == holder).unwrap();
@@ -234,6 +240,7 @@ impl Trial {
             lost,
             parts_sent: 0,
             plain: false,
+            bytes,
         };
         self.arriving.insert(new.delivery());
         self.all.push(new);
@@ -432,6 +439,12 @@ impl Trial {
         let listed = self.w.list(Filter::default()).await;
         let known: Vec<_> = self.all.iter().rev().map(|known| (known.id, known.status(now))).collect();
         assert_eq!(listed, known);
+        let waiting = self.all.iter().filter(|known| !matches!(known.place, Place::Ended(_)));
+        let load = waiting.fold(Load::default(), |load, known| Load {
+            notifications: load.notifications + 1,
+            bytes: load.bytes + known.bytes,
+        });
+        assert_eq!(self.w.store().load(TENANT), load);
     }
 
     fn of_lease(&self, lease: &Lease) -> usize {

@@ -37,14 +37,15 @@ pub(crate) async fn read_any(headers: &HeaderMap, body: Body, max: usize) -> Res
     collect(headers, body, max).await
 }
 
-/// Reads a body that may be left out. None: there is none.
-pub(crate) async fn read_optional(headers: &HeaderMap, body: Body, max: usize) -> Result<Option<Bytes>, ApiError> {
+/// Reads JSON that may be left out, as `null` is too. None: there is none.
+pub(crate) async fn read_optional(headers: &HeaderMap, body: Body, max: usize) -> Result<Option<Value>, ApiError> {
     let raw = collect(headers, body, max).await?;
     if raw.iter().all(u8::is_ascii_whitespace) {
         return Ok(None);
     }
     check_media_type(headers)?;
-    Ok(Some(raw))
+    let value = parse(&raw)?;
+    Ok(Some(value).filter(|value| !value.is_null()))
 }
 
 fn check_media_type(headers: &HeaderMap) -> Result<(), ApiError> {
@@ -248,5 +249,7 @@ mod tests {
         assert!(read(&json, Body::from("x".repeat(10)), 10).await.is_ok());
         assert_eq!(read(&json, Body::from("x".repeat(11)), 10).await.unwrap_err().status(), 413);
         assert!(read_optional(&HeaderMap::new(), Body::empty(), 10).await.unwrap().is_none());
+        assert!(read_optional(&json, Body::from("null"), 10).await.unwrap().is_none());
+        assert_eq!(read_optional(&json, Body::from("{}"), 10).await.unwrap(), Some(serde_json::json!({})));
     }
 }

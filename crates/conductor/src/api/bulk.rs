@@ -9,6 +9,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use conductor_channels::Plugin;
 use conductor_core::replay::{RUNNING_MAX, ReplayJob};
 use conductor_core::store::{BATCH_MAX, Filter};
 use conductor_core::{Problems, ReplayId, Status, StoreError, Timestamp};
@@ -29,24 +30,26 @@ use crate::api::reader::Reader;
 use crate::api::replays::ReplayItem;
 use crate::api::send::RouteRequest;
 use crate::api::transitions::{TARGET_RULE, redirect, target_is_allowed};
-use crate::api::words::StatusWord;
+use crate::api::words::{RetriedWord, retried};
 use crate::config::parse_duration;
+use crate::registry::Tenant;
 
 /// How long the answer waits for the end where the caller does not say.
 const END_WAIT: Duration = Duration::from_secs(2);
 /// How long a dry run counts.
 const COUNT_TIME: Duration = Duration::from_secs(10);
 /// The slowest rate: one in a day.
-const PER_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+pub(super) const PER_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Which dead letters to try again, and how fast. Everything that is given has to fit.
 #[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
 #[schema(rename_all = "camelCase", example = json!({ "status": "failed", "channel": "discord",
     "from": "2026-01-15T00:00:00Z", "rate": 5, "dryRun": true }))]
 #[expect(dead_code, reason = "describes the body for the document; the body itself is read field by field")]
 pub(crate) struct BulkRequest {
-    /// `failed`, `expired`, `undelivered` or `held`; all but `held` where it is left out.
-    status: Option<StatusWord>,
+    /// All but `held` where it is left out.
+    status: Option<RetriedWord>,
     /// Channels of this type.
     channel: Option<String>,
     /// This channel.
@@ -58,6 +61,7 @@ pub(crate) struct BulkRequest {
     #[schema(value_type = Option<String>, format = DateTime)]
     to: Option<Timestamp>,
     /// Message, title or a value of `metadata` contains this.
+    #[schema(max_length = 256)]
     q: Option<String>,
     /// How fast: so many a second, or `{"per": "1m", "limit": 5}`. At once where it is left out.
     rate: Option<RateRequest>,
@@ -72,24 +76,31 @@ pub(crate) struct BulkRequest {
 #[serde(untagged)]
 #[expect(dead_code, reason = "describes the body for the document; the body itself is read field by field")]
 pub(crate) enum RateRequest {
-    /// So many a second.
-    #[schema(title = "PerSecond")]
-    PerSecond(u32),
+    PerSecond(#[schema(inline)] PerSecond),
     /// `limit` in `per`, a time such as `500ms`, `1s`, `10m`, `1h`.
     #[schema(title = "PerTime")]
+    #[serde(deny_unknown_fields)]
     PerTime {
-        /// A time.
+        /// A time, 1 ms to 24 h.
+        #[schema(pattern = "^[0-9]+(ms|s|m|h|d)$")]
         per: String,
-        /// How many in it.
-        limit: u32,
+        /// How many in it; one where it is left out.
+        #[schema(format = Int64, minimum = 1, maximum = 4294967295_i64)]
+        limit: Option<u32>,
     },
 }
 
-struct Wish {
-    filter: Filter,
-    interval: Duration,
+/// So many a second.
+#[derive(ToSchema)]
+#[schema(title = "PerSecond", format = Int64, minimum = 1, maximum = 4294967295_i64)]
+#[expect(dead_code, reason = "describes a member of the body for the document")]
+pub(crate) struct PerSecond(u32);
+
+pub(super) struct Wish {
+    pub(super) filter: Filter,
+    pub(super) interval: Duration,
     dry_run: bool,
-    route: Option<Route>,
+    pub(super) route: Option<Route>,
 }
 
 /// Try many notifications again
@@ -99,7 +110,7 @@ struct Wish {
 #[utoipa::path(
     post, path = "/notifications/retry", tag = "Dead letters", operation_id = "retryNotifications",
     params(
-        ("Prefer" = Option<String>, Header,
+        ("Prefer" = Option<String>, Header, nullable = false,
             description = "`wait=N`: answer when it has ended, after N seconds at the latest (30 at most).",
             example = "wait=10"),
     ),
@@ -109,7 +120,13 @@ struct Wish {
         (status = 200, description = "All that fit were queued again, or, with `dryRun`, counted.", body = BulkAnswer,
             headers(("Preference-Applied" = String, description = "`wait=N`"))),
         (status = 202, description = "It goes on: ask for its progress.", body = ReplayItem,
-            headers(("Location" = String, description = "Where its progress is."))),
+            headers(("Location" = String, description = "Where its progress is.")),
+            links(
+                ("progress" = (operation_id = "getBulkRetry", parameters(("id" = "$response.body#/id")),
+                    description = "Ask how far it is.")),
+                ("stop" = (operation_id = "cancelBulkRetry", parameters(("id" = "$response.body#/id")),
+                    description = "Stop it.")),
+            )),
         BulkRefusal
     ),
     security(("tenantKey" = []))
@@ -120,12 +137,10 @@ pub(crate) async fn retry_many(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let value = match body::read_optional(&headers, body, SINGLE_MAX_BYTES).await? {
-        Some(raw) => body::parse(&raw)?,
-        None => Value::Object(serde_json::Map::new()),
-    };
+    let value = body::read_optional(&headers, body, SINGLE_MAX_BYTES).await?;
+    let value = value.unwrap_or_else(|| Value::Object(serde_json::Map::new()));
     let preference = Wait::of(&headers);
-    let wish = read_wish(value, &api, &caller)?;
+    let wish = read_wish(value, api.app.plugins, &caller.tenant)?;
     let redirect = wish.route.map(|route| redirect(&api, &caller, route, None, "redirect.")).transpose()?;
     if wish.dry_run {
         let count = count(&api, &caller, &wish.filter).await?;
@@ -189,15 +204,16 @@ async fn count(api: &Api, caller: &Caller, filter: &Filter) -> Result<BulkCount,
     Ok(answer)
 }
 
-fn read_wish(value: Value, api: &Api, caller: &Caller) -> Result<Wish, ApiError> {
+pub(super) fn read_wish(value: Value, plugins: &[Plugin], tenant: &Tenant) -> Result<Wish, ApiError> {
     let mut problems = Problems::new();
     let Some(mut reader) = Reader::new(value, "body", String::new(), &mut problems) else {
         return Err(ApiError::invalid(problems));
     };
-    let mut filter = read_filter(&mut reader, api, caller);
+    let mut filter = read_filter(&mut reader, plugins, tenant);
     filter.dead_letters = filter.status.is_none();
-    if let Some(status) = filter.status.filter(|status| !status.is_dead_letter() && *status != Status::Held) {
-        reader.problem("status", format!("is \"{status}\"; allowed: failed, expired, undelivered, held"));
+    if let Some(status) = filter.status.filter(|status| !retried().any(|other| other == *status)) {
+        let allowed: Vec<_> = retried().map(Status::as_str).collect();
+        reader.problem("status", format!("is \"{status}\"; allowed: {}", allowed.join(", ")));
     }
     let interval = reader.value("rate").and_then(|rate| read_rate(&mut reader, rate)).unwrap_or_default();
     let dry_run = reader.flag("dryRun").unwrap_or(false);
@@ -226,8 +242,9 @@ fn read_rate(reader: &mut Reader<'_>, value: Value) -> Option<Duration> {
     }
     let (per, limit) = reader.nested("rate", value, |rate| {
         let per = rate.required_text("per");
-        let duration = parse_duration(&per).filter(|per| (Duration::from_millis(1)..=PER_MAX).contains(per));
-        if duration.is_none() && !per.is_empty() {
+        let duration = per.as_deref().and_then(parse_duration);
+        let duration = duration.filter(|per| (Duration::from_millis(1)..=PER_MAX).contains(per));
+        if duration.is_none() && per.is_some() {
             rate.problem("per", "is no time; expected one such as \"500ms\", \"1s\", \"10m\", \"1h\", 24 h at most");
         }
         (duration, rate.number("limit", 1..=u64::from(u32::MAX)))
@@ -267,6 +284,8 @@ mod tests {
             json!("5"),
             json!({ "limit": 5 }),
             json!({ "per": "soon", "limit": 5 }),
+            json!({ "per": "", "limit": 5 }),
+            json!({ "per": null, "limit": 5 }),
             json!({ "per": "0s", "limit": 5 }),
             json!({ "per": "99999999999999999999d", "limit": 5 }),
             json!({ "per": "1s", "limit": 0 }),

@@ -1,21 +1,20 @@
 //! Who asks. A handler without a [`Caller`] cannot name a tenant.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
-use axum::extract::{ConnectInfo, FromRequestParts};
+use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, header};
-use conductor_core::{NotificationId, Rate, Store, TenantId};
+use axum::http::{HeaderMap, header};
+use conductor_core::{NotificationId, TenantId};
 
-use crate::api::Api;
+use crate::api::client::ClientAddress;
 use crate::api::error::{ApiError, ErrorKind};
+use crate::api::failures::Failure;
+use crate::api::quota::Told;
+use crate::api::{Api, failures, quota};
 use crate::refusals::Refusal;
 use crate::registry::{Registry, Tenant};
-
-const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
-const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
 /// The tenant whose key came with the request, in one snapshot of the configuration.
 pub(crate) struct Caller {
@@ -26,15 +25,20 @@ pub(crate) struct Caller {
 /// The operator, or anybody where no operator's key is configured.
 pub(crate) struct Operator;
 
+/// The operator, and nobody where no operator's key is configured: for what changes something, or shows what is
+/// tenants'.
+pub(crate) struct OperatorOnly;
+
 impl FromRequestParts<Arc<Api>> for Caller {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, ApiError> {
         let registry = api.app.registry();
-        let tenant = tenant(&registry, parts).inspect_err(|error| note_refusal(parts, api, error))?;
-        if let Some(limit) = &tenant.requests {
-            limit.check().map_err(|wait| too_many(limit.rate, wait))?;
-        }
+        let tenant = tenant(api, &registry, parts).inspect_err(|error| note_refusal(api, parts, error))?;
+        let told = parts.extensions.get::<Told>().cloned().unwrap_or_default();
+        let checked = tenant.requests.as_ref().map(|limit| limit.check()).transpose();
+        told.of(&tenant, checked.as_ref().ok().copied().flatten());
+        checked.map_err(quota::too_many)?;
         Ok(Self { tenant })
     }
 }
@@ -50,9 +54,21 @@ impl FromRequestParts<Arc<Api>> for Operator {
         let wrong = "This needs the operator's key, CONDUCTOR_ADMIN_KEY; the key sent is another.";
         let checked = key(&parts.headers).and_then(|key| match registry.is_admin_key(&key) {
             Some(true) => Ok(Self),
-            _ => Err(wrong_key(parts, wrong)),
+            _ => Err(wrong_key(api, parts, wrong)),
         });
-        checked.inspect_err(|error| note_refusal(parts, api, error))
+        checked.inspect_err(|error| note_refusal(api, parts, error))
+    }
+}
+
+impl FromRequestParts<Arc<Api>> for OperatorOnly {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, ApiError> {
+        if api.app.registry().is_admin_key("").is_none() {
+            let error = "This is for the operator and is off: set CONDUCTOR_ADMIN_KEY to turn it on.";
+            return Err(ApiError::new(ErrorKind::NoOperator, error));
+        }
+        Operator::from_request_parts(parts, api).await.map(|_| Self)
     }
 }
 
@@ -86,48 +102,47 @@ impl FromRequestParts<Arc<Api>> for Auditor {
 }
 
 impl Caller {
-    /// How many more notifications may wait. None: any number.
-    pub(crate) fn room(&self, store: &dyn Store) -> Option<u64> {
-        let queued: u64 = self.tenant.channels.iter().map(|channel| store.waiting(channel.id)).sum();
-        Some(self.tenant.queued?.saturating_sub(queued))
-    }
-
-    /// The answer where there is no room.
-    pub(crate) fn queue_full(&self) -> ApiError {
-        let max = self.tenant.queued.unwrap_or_default();
-        let error =
-            format!("As many notifications wait as this tenant may have ({max}). Try again when some have left.");
-        ApiError::new(ErrorKind::QueueFull, error)
-            .retry_after(QUEUE_RETRY_AFTER)
-            .with_header(RATE_LIMIT_POLICY, &format!("\"queued\";q={max}"))
-            .with_header(RATE_LIMIT, &format!("\"queued\";r=0;t={QUEUE_RETRY_AFTER}"))
+    /// Counts what a request brings along beside itself against the tenant's rate.
+    pub(crate) fn charge(&self, more: usize) {
+        if let Some(limit) = &self.tenant.requests {
+            limit.charge(more);
+        }
     }
 }
 
-/// Seconds after which to try again when the queue is full.
-const QUEUE_RETRY_AFTER: u64 = 10;
-
-fn tenant(registry: &Registry, parts: &Parts) -> Result<Arc<Tenant>, ApiError> {
+fn tenant(api: &Api, registry: &Registry, parts: &Parts) -> Result<Arc<Tenant>, ApiError> {
     let key = key(&parts.headers)?;
     let tenant = registry.tenant_of_key(&key);
-    tenant.cloned().ok_or_else(|| wrong_key(parts, "The key in the Authorization header is not known."))
-}
-
-/// Where a request came from.
-fn address(parts: &Parts) -> Option<IpAddr> {
-    parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip())
+    tenant.cloned().ok_or_else(|| wrong_key(api, parts, "The key in the Authorization header is not known."))
 }
 
 /// Counts a refused key for the audit log.
-fn note_refusal(parts: &Parts, api: &Api, error: &ApiError) {
+fn note_refusal(api: &Api, parts: &Parts, error: &ApiError) {
     let refusal = if error.kind() == ErrorKind::MissingKey { Refusal::Missing } else { Refusal::Wrong };
-    api.app.refusals.note(refusal, address(parts));
+    api.app.refusals.note(refusal, ClientAddress::of(parts));
 }
 
-fn wrong_key(parts: &Parts, error: &str) -> ApiError {
-    let client = address(parts).map(|address| address.to_string());
-    tracing::warn!(client.address = client, "A request with a wrong key was refused");
-    ApiError::new(ErrorKind::WrongKey, error)
+/// Refuses a key. Its look-up has cost the same as that of a right one.
+fn wrong_key(api: &Api, parts: &Parts, error: &str) -> ApiError {
+    let client = ClientAddress::of(parts);
+    failed(api, client).unwrap_or_else(|| {
+        tracing::warn!(client.address = client.map(tracing::field::display), "A request with a wrong key was refused");
+        ApiError::new(ErrorKind::WrongKey, error)
+    })
+}
+
+/// Counts an authentication that has failed. The answer, where there were too many from its address: then nothing else is
+/// said of it, in the log neither.
+pub(crate) fn failed(api: &Api, client: Option<IpAddr>) -> Option<ApiError> {
+    let client = client?;
+    let Failure::Excess { wait, is_first } = api.failures.count(client) else { return None };
+    if is_first {
+        tracing::warn!(
+            client.address = %client,
+            "Too many authentications from one address have failed: further ones are refused without a line each",
+        );
+    }
+    Some(quota::too_many_failures(failures::BURST, failures::WINDOW, wait))
 }
 
 /// The key as `Bearer <key>` or bare.
@@ -145,21 +160,6 @@ fn key(headers: &HeaderMap) -> Result<String, ApiError> {
         _ => text,
     };
     if key.is_empty() { Err(missing()) } else { Ok(key.to_owned()) }
-}
-
-fn too_many(rate: Rate, wait: Duration) -> ApiError {
-    let seconds = whole_seconds(wait);
-    let window = whole_seconds(rate.per);
-    let quota = f64::from(rate.limit.get()) * (window as f64) / rate.per.as_secs_f64();
-    ApiError::new(ErrorKind::RateLimited, format!("Too many requests. Try again in {seconds} s."))
-        .retry_after(seconds)
-        .with_header(RATE_LIMIT_POLICY, &format!("\"requests\";q={};w={window}", quota.floor()))
-        .with_header(RATE_LIMIT, &format!("\"requests\";r=0;t={seconds}"))
-}
-
-/// Rounded up, and at least one.
-fn whole_seconds(duration: Duration) -> u64 {
-    (duration.as_secs() + u64::from(duration.subsec_nanos() > 0)).max(1)
 }
 
 /// A notification's id in the path. One that is no id is answered like one that nobody has.
@@ -184,7 +184,6 @@ pub(crate) fn unknown_notification() -> ApiError {
 mod tests {
     use super::*;
     use axum::http::HeaderValue;
-    use std::num::NonZeroU32;
 
     fn read(value: &str) -> Result<String, u16> {
         let value = HeaderValue::from_bytes(value.as_bytes()).unwrap();
@@ -200,18 +199,6 @@ mod tests {
         assert_eq!(read("Basic abc").as_deref(), Ok("Basic abc"));
         for value in ["", " ", "Bearer", "Bearer "] {
             assert_eq!(read(value), Err(401), "{value:?}");
-        }
-    }
-
-    #[test]
-    fn the_policy_is_told_in_whole_seconds() {
-        let five = NonZeroU32::new(5).unwrap();
-        for (per, q, w) in [(500, 10, 1), (1000, 5, 1), (60_000, 5, 60), (1500, 6, 2)] {
-            let rate = Rate { limit: five, per: Duration::from_millis(per), burst: five };
-            let response = axum::response::IntoResponse::into_response(too_many(rate, Duration::from_millis(1200)));
-            assert_eq!(response.headers()["ratelimit-policy"], format!("\"requests\";q={q};w={w}"));
-            assert_eq!(response.headers()["ratelimit"], "\"requests\";r=0;t=2");
-            assert_eq!(response.headers()["retry-after"], "2");
         }
     }
 }

@@ -49,7 +49,10 @@ impl Modify for Keys {
         );
         components.add_security_scheme(
             "operatorKey",
-            scheme("The operator's key, `CONDUCTOR_ADMIN_KEY`. Where none is configured, none is needed."),
+            scheme(
+                "The operator's key, `CONDUCTOR_ADMIN_KEY`. Where none is configured, `/metrics` needs none, and what \
+                 changes something is off.",
+            ),
         );
     }
 }
@@ -93,6 +96,8 @@ refusals! {
     ChangeRefusal: MissingKey, WrongKey, NotFound, WrongStatus, RateLimited, Internal, Unavailable;
     /// What `/metrics` can answer.
     OperatorRefusal: MissingKey, WrongKey, Internal;
+    /// What `POST /reload` can answer.
+    ReloadRefusal: MissingKey, WrongKey, NoOperator, BadConfiguration, Internal, Unavailable;
     /// What a provider's receipt can be answered.
     ReceiptRefusal: Invalid, WrongSignature, NotFound, Timeout, TooLarge, Internal, Unavailable;
     /// What a provider can be answered that checks the address for receipts.
@@ -101,7 +106,9 @@ refusals! {
 
 fn problems(kinds: &[ErrorKind]) -> BTreeMap<String, RefOr<Response>> {
     let mut by_status: BTreeMap<u16, Vec<ErrorKind>> = BTreeMap::new();
-    for kind in kinds {
+    // Whatever can fail is counted.
+    let counts = kinds.iter().any(|kind| matches!(kind, ErrorKind::WrongKey | ErrorKind::WrongSignature));
+    for kind in kinds.iter().chain(counts.then_some(&ErrorKind::TooManyFailures)) {
         by_status.entry(kind.status().as_u16()).or_default().push(*kind);
     }
     by_status.into_iter().map(|(status, kinds)| (status.to_string(), RefOr::T(problem(&kinds)))).collect()
@@ -128,7 +135,7 @@ fn problem(kinds: &[ErrorKind]) -> Response {
 fn headers(kinds: &[ErrorKind]) -> Vec<(&'static str, &'static str)> {
     match kinds.first() {
         Some(ErrorKind::MissingKey) => vec![("WWW-Authenticate", "`Bearer`")],
-        Some(ErrorKind::RateLimited | ErrorKind::QueueFull) => vec![
+        Some(ErrorKind::RateLimited | ErrorKind::QueueFull | ErrorKind::TooManyFailures) => vec![
             ("Retry-After", "Seconds after which the next request is allowed."),
             ("RateLimit", "What is left, and for how many seconds (`r`, `t`)."),
             ("RateLimit-Policy", "What is allowed (`q`) in which time in seconds (`w`)."),

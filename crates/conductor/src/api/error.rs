@@ -38,6 +38,8 @@ kinds! {
         "A field, parameter or header is wrong; `details` lists each.";
     MissingKey = "missing-key", UNAUTHORIZED, "Key missing", "There is no `Authorization` header.";
     WrongKey = "wrong-key", FORBIDDEN, "Key refused", "The key in `Authorization` is not known, or does not open this.";
+    NoOperator = "no-operator-key", FORBIDDEN, "No operator's key",
+        "This is for the operator, and no `CONDUCTOR_ADMIN_KEY` is configured, so that it is off.";
     WrongSignature = "wrong-signature", FORBIDDEN, "Signature refused",
         "A provider's receipt is not signed with the channel's secret.";
     NotFound = "not-found", NOT_FOUND, "Not found", "There is nothing here, or nothing that belongs to this key.";
@@ -51,14 +53,19 @@ kinds! {
         "A request with this `Idempotency-Key` is being accepted at this moment.";
     RetriesRunning = "retries-running", CONFLICT, "Bulk retries running",
         "As many bulk retries of this tenant run as may at once.";
-    TooLarge = "too-large", PAYLOAD_TOO_LARGE, "Body too large", "The body is larger than this call takes.";
+    TooLarge = "too-large", PAYLOAD_TOO_LARGE, "Body too large", "The body is larger than this call takes, or one notification than all that the tenant may have waiting.";
     MediaType = "media-type", UNSUPPORTED_MEDIA_TYPE, "Unsupported media type",
         "`Content-Type` is not `application/json`.";
     KeyReused = "idempotency-key-reused", UNPROCESSABLE_ENTITY, "Idempotency key reused",
         "This `Idempotency-Key` came with another request before.";
+    BadConfiguration = "bad-configuration", UNPROCESSABLE_ENTITY, "Configuration refused",
+        "The configuration cannot be used; `details` has each fault, and the one before stays in use.";
     RateLimited = "rate-limited", TOO_MANY_REQUESTS, "Too many requests",
         "The tenant's request rate is used up; `Retry-After` says when to come back.";
-    QueueFull = "queue-full", TOO_MANY_REQUESTS, "Queue full", "As many notifications wait as the tenant may have.";
+    QueueFull = "queue-full", TOO_MANY_REQUESTS, "Queue full",
+        "As many notifications wait as the tenant may have, or as many bytes of them.";
+    TooManyFailures = "too-many-failures", TOO_MANY_REQUESTS, "Too many failures",
+        "Too many requests from this address came with a wrong key or signature; a right one is let in at any time.";
     Internal = "internal", INTERNAL_SERVER_ERROR, "Internal error",
         "A fault of this server. The log has it under the request's id.";
     NotSent = "not-sent", BAD_GATEWAY, "Not sent",
@@ -162,6 +169,12 @@ impl ApiError {
     /// Adds the seconds after which it is worth trying again.
     pub(crate) fn retry_after(self, seconds: u64) -> Self {
         self.with_header(header::RETRY_AFTER, &seconds.to_string())
+    }
+
+    /// Lists faults.
+    pub(crate) fn with_details(mut self, details: Vec<Detail>) -> Self {
+        self.0.details = details;
+        self
     }
 
     /// Adds a member to the body.

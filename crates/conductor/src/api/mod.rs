@@ -4,16 +4,21 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::http::Method;
-use axum::middleware::from_fn;
+use axum::middleware::from_fn_with_state;
 use axum::routing::get;
 use bytes::Bytes;
+use ipnet::IpNet;
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::accept::InFlight;
+use crate::accept::room::Rooms;
+use crate::api::client::Proxies;
 use crate::api::error::{ApiError, ErrorKind};
+use crate::api::failures::Failures;
+use crate::api::observe::Observer;
 use crate::app::App;
 
 mod answers;
@@ -23,17 +28,23 @@ mod bulk;
 mod callbacks;
 mod caller;
 mod channels;
+mod client;
 mod docs;
 mod document;
 mod error;
+mod failures;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod health;
 mod hops;
 mod idempotency;
 mod notifications;
 mod observe;
 mod prefer;
+mod quota;
 mod reader;
 mod receipts;
+mod reload;
 mod replays;
 mod send;
 mod transitions;
@@ -44,28 +55,45 @@ mod words;
 pub(crate) struct Api {
     app: Arc<App>,
     in_flight: InFlight,
+    rooms: Rooms,
+    failures: Failures,
     document: Bytes,
 }
 
-/// The whole API, for the public port.
-pub fn router(app: Arc<App>) -> Router {
-    let (router, document) = routes().split_for_parts();
+impl Api {
+    fn new(app: Arc<App>, document: Bytes) -> Arc<Self> {
+        let (in_flight, rooms) = (InFlight::default(), Rooms::default());
+        Arc::new(Self { app, in_flight, rooms, failures: Failures::new(), document })
+    }
+}
+
+/// The whole API, for the public port. Proxies in `trusted` are believed when they say whom they speak for.
+pub fn router(app: Arc<App>, trusted: &[IpNet]) -> Router {
+    let (router, document) = described();
     let document = serde_json::to_vec(&document).expect("the document has only text keys");
-    let api = Arc::new(Api { app, in_flight: InFlight::default(), document: Bytes::from(document) });
+    let api = Api::new(app, Bytes::from(document));
     let assets = Router::new().route("/docs/docs.css", get(docs::style)).route("/docs/docs.js", get(docs::script));
-    finish(router.merge(assets).with_state(api))
+    let proxies = Proxies::new(trusted);
+    finish(router.merge(assets).with_state(Arc::clone(&api)), Observer { app: Arc::clone(&api.app), proxies })
 }
 
 /// `/metrics` without a key, and `/health`, for the operator's own listener.
 pub fn metrics_router(app: Arc<App>) -> Router {
-    let api = Arc::new(Api { app, in_flight: InFlight::default(), document: Bytes::new() });
+    let api = Api::new(app, Bytes::new());
     let router = Router::new().route("/metrics", get(health::open_metrics)).route("/health", get(health::health));
-    finish(router.with_state(api))
+    let observer = Observer { app: Arc::clone(&api.app), proxies: Proxies::default() };
+    finish(router.with_state(api), observer)
 }
 
 /// The API's document, as `/openapi.json` serves it.
 pub fn document() -> utoipa::openapi::OpenApi {
-    routes().split_for_parts().1
+    described().1
+}
+
+fn described() -> (Router<Arc<Api>>, utoipa::openapi::OpenApi) {
+    let (router, mut document) = routes().split_for_parts();
+    quota::describe(&mut document);
+    (router, document)
 }
 
 fn routes() -> OpenApiRouter<Arc<Api>> {
@@ -89,16 +117,17 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(health::live))
         .routes(routes!(health::ready))
         .routes(routes!(health::metrics))
+        .routes(routes!(reload::reload))
         .routes(routes!(docs::document))
         .routes(routes!(docs::page))
 }
 
-fn finish(router: Router) -> Router {
+fn finish(router: Router, observer: Observer) -> Router {
     router
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(CatchPanicLayer::custom(observe::panicked))
-        .layer(from_fn(observe::observe))
+        .layer(from_fn_with_state(observer, observe::observe))
 }
 
 // Neither repeats the path: a key that was pasted into it would go on into the logs of the caller.

@@ -8,6 +8,7 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use conductor_channels::Plugin;
 use conductor_core::store::Filter;
 use conductor_core::{NotificationId, Problems, Status};
 
@@ -18,13 +19,14 @@ use crate::api::document::{ListRefusal, LookUpRefusal};
 use crate::api::error::ApiError;
 use crate::api::reader::Reader;
 use crate::api::words::StatusWord;
+use crate::registry::Tenant;
 
 /// How many a list holds where the caller does not say.
 pub(crate) const LIMIT_DEFAULT: u64 = 50;
 /// The most that a list holds.
 pub(crate) const LIMIT_MAX: u64 = 200;
 /// The longest text to search for, in bytes.
-const SEARCH_MAX_BYTES: usize = 256;
+pub(super) const SEARCH_MAX_BYTES: usize = 256;
 
 /// Look up a notification
 ///
@@ -56,21 +58,21 @@ pub(crate) async fn answer(
 
 /// List notifications
 ///
-/// Newest first. Everything that is given has to fit.
+/// Newest first. Everything that is given has to fit; a parameter that is empty counts as left out.
 #[utoipa::path(
     get, path = "/notifications", tag = "Notifications", operation_id = "listNotifications",
     params(
         ("status" = Option<StatusWord>, Query, description = "This status."),
         ("channel" = Option<String>, Query, description = "Channels of this type."),
         ("channelId" = Option<uuid::Uuid>, Query, description = "This channel."),
-        ("from" = Option<String>, Query, description = "Accepted at this time or later (RFC 3339).",
+        ("from" = Option<String>, Query, format = DateTime, description = "Accepted at this time or later (RFC 3339).",
             example = "2026-01-15T00:00:00Z"),
-        ("to" = Option<String>, Query, description = "Accepted before this time (RFC 3339)."),
-        ("q" = Option<String>, Query, description = "Message, title or a value of `metadata` contains this, without \
+        ("to" = Option<String>, Query, format = DateTime, description = "Accepted before this time (RFC 3339)."),
+        ("q" = Option<String>, Query, max_length = 256, description = "Message, title or a value of `metadata` contains this, without \
             regard to case."),
         ("limit" = Option<u64>, Query, description = "At most so many: 1 to 200; 50 where it is left out.",
             minimum = 1, maximum = 200),
-        ("cursor" = Option<String>, Query, description = "`next` of the part before."),
+        ("cursor" = Option<String>, Query, pattern = "^[A-Za-z0-9_-]{21}[AQgw]$", description = "`next` of the part before."),
     ),
     responses(
         (status = 200, description = "A part of the list.", body = NotificationPage,
@@ -86,16 +88,7 @@ pub(crate) async fn list(
     RawQuery(query): RawQuery,
 ) -> Result<Response, ApiError> {
     let query = query.unwrap_or_default();
-    let mut problems = Problems::new();
-    let mut reader = Reader::of_query(&query, &mut problems);
-    let filter = read_filter(&mut reader, &api, &caller);
-    let limit = reader.number("limit", 1..=LIMIT_MAX).unwrap_or(LIMIT_DEFAULT);
-    let before = read_cursor(&mut reader);
-    reader.finish();
-    if !problems.is_empty() {
-        return Err(ApiError::invalid(problems));
-    }
-    let limit = usize::try_from(limit).expect("the limit is small");
+    let Wish { filter, limit, before } = read_query(&query, api.app.plugins, &caller.tenant)?;
     let page = api.app.store.notifications(caller.tenant.id, &filter, limit, before).await?;
     let next = page.next.map(cursor);
     let link = next.as_deref().map(|next| format!("<{}>; rel=\"next\"", next_address("/notifications", &query, next)));
@@ -103,8 +96,27 @@ pub(crate) async fn list(
     Ok((link.map(|link| [(header::LINK, link)]), Json(body)).into_response())
 }
 
+/// Which part of which list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Wish {
+    pub(super) filter: Filter,
+    pub(super) limit: usize,
+    pub(super) before: Option<NotificationId>,
+}
+
+pub(super) fn read_query(query: &str, plugins: &[Plugin], tenant: &Tenant) -> Result<Wish, ApiError> {
+    let mut problems = Problems::new();
+    let mut reader = Reader::of_query(query, &mut problems);
+    let filter = read_filter(&mut reader, plugins, tenant);
+    let limit = reader.number("limit", 1..=LIMIT_MAX).unwrap_or(LIMIT_DEFAULT);
+    let before = read_cursor(&mut reader);
+    reader.finish();
+    let limit = usize::try_from(limit).expect("the limit is small");
+    if problems.is_empty() { Ok(Wish { filter, limit, before }) } else { Err(ApiError::invalid(problems)) }
+}
+
 /// Reads the filters that a list and a bulk retry share.
-pub(crate) fn read_filter(reader: &mut Reader<'_>, api: &Api, caller: &Caller) -> Filter {
+pub(crate) fn read_filter(reader: &mut Reader<'_>, plugins: &[Plugin], tenant: &Tenant) -> Filter {
     let status = reader.word("status", Status::ALL, Status::as_str);
     let channel = reader.text("channel");
     let channel_id = reader.channel_id("channelId");
@@ -114,13 +126,11 @@ pub(crate) fn read_filter(reader: &mut Reader<'_>, api: &Api, caller: &Caller) -
         reader.problem("q", format!("is too long; {SEARCH_MAX_BYTES} bytes are allowed"));
     }
     // A type that is not configured any more still names old notifications; an alias names its plugin's.
-    let kind = |name: String| {
-        caller.tenant.channel_of_type(api.app.plugins, &name).map(|live| live.kind.to_owned()).unwrap_or(name)
-    };
+    let kind = |name: String| tenant.channel_of_type(plugins, &name).map(|live| live.kind.to_owned()).unwrap_or(name);
     Filter { status, dead_letters: false, channel: channel.map(kind), channel_id, from, to, text }
 }
 
-fn cursor(id: NotificationId) -> String {
+pub(super) fn cursor(id: NotificationId) -> String {
     URL_SAFE_NO_PAD.encode(id.bytes())
 }
 

@@ -33,7 +33,7 @@ impl<'a> Reader<'a> {
     pub(crate) fn of_query(query: &str, problems: &'a mut Problems) -> Self {
         let mut fields = Map::new();
         for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
-            let told = shown(&name).to_owned();
+            let told = named(&name).to_owned();
             let value = if value.is_empty() { Value::Null } else { Value::String(value.into_owned()) };
             if fields.insert(name.into_owned(), value).is_some() {
                 problems.add(told, "stands in the query more than once");
@@ -68,12 +68,12 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A field of text that has to be there; empty where it is not.
-    pub(crate) fn required_text(&mut self, name: &'static str) -> String {
+    /// A field of text that has to be there. None: it is not, which has been told.
+    pub(crate) fn required_text(&mut self, name: &'static str) -> Option<String> {
         if self.fields.get(name).is_none_or(Value::is_null) {
             self.problem(name, "is required");
         }
-        self.text(name).unwrap_or_default()
+        self.text(name)
     }
 
     /// A field that holds one of some words.
@@ -233,7 +233,7 @@ impl<'a> Reader<'a> {
                 Some(meant) => format!("did you mean \"{meant}\"?"),
                 None => format!("known are: {}", known.join(", ")),
             };
-            problems.add_with_help(format!("{prefix}{}", shown(name)), "is not known here", help);
+            problems.add_with_help(format!("{prefix}{}", named(name)), "is not known here", help);
         }
         known
     }
@@ -245,6 +245,11 @@ const SHOWN_MAX: usize = 40;
 
 fn shown(text: &str) -> &str {
     if text.chars().nth(SHOWN_MAX).is_some() { "…" } else { text }
+}
+
+/// A field's name as a problem's place, which is never empty.
+fn named(name: &str) -> &str {
+    if name.is_empty() { "\"\"" } else { shown(name) }
 }
 
 fn described(value: &Value) -> String {
@@ -316,6 +321,15 @@ mod tests {
         reader.finish();
         let places: Vec<_> = problems.iter().map(|problem| problem.place.as_str()).collect();
         assert_eq!(places, ["limit", "stauts"]);
+    }
+
+    #[test]
+    fn a_field_without_a_name_is_told_as_one() {
+        let told = told(json!({ "": 1 }), |_| ());
+        assert_eq!(told, ["\"\": is not known here (known are: )"]);
+        let mut problems = Problems::new();
+        Reader::of_query("=a&=b", &mut problems);
+        assert_eq!(problems.iter().map(|problem| problem.place.as_str()).collect::<Vec<_>>(), ["\"\""]);
     }
 
     #[test]

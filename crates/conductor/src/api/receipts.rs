@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::{Path, RawQuery, State};
+use axum::extract::{Extension, Path, RawQuery, State};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use conductor_core::ChannelId;
@@ -13,6 +13,8 @@ use futures_util::future::join_all;
 
 use crate::api::Api;
 use crate::api::body;
+use crate::api::caller::failed;
+use crate::api::client::ClientAddress;
 use crate::api::document::{ReceiptCheckRefusal, ReceiptRefusal};
 use crate::api::error::{ApiError, ErrorKind};
 use crate::registry::LiveChannel;
@@ -36,13 +38,14 @@ pub(crate) async fn take(
     State(api): State<Arc<Api>>,
     Path(channel): Path<String>,
     RawQuery(query): RawQuery,
+    client: Option<Extension<ClientAddress>>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
     let channel = find(&api, &channel)?;
     let body = body::read_any(&headers, body, RECEIPT_MAX_BYTES).await?;
     let request = request(&channel, ReceiptMethod::Post, query, &headers, body.to_vec());
-    let answer = channel.channel.receipt(&request).map_err(|error| refused(&channel, error))?;
+    let answer = channel.channel.receipt(&request).map_err(|error| refused(&api, client, &channel, error))?;
     let reporter = Reporter { tenant: channel.tenant, channel: channel.kind.to_owned() };
     for reports in answer.reports.chunks(REPORTS_MAX) {
         // All at once, so that the store writes them with one commit.
@@ -67,11 +70,12 @@ pub(crate) async fn check(
     State(api): State<Arc<Api>>,
     Path(channel): Path<String>,
     RawQuery(query): RawQuery,
+    client: Option<Extension<ClientAddress>>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let channel = find(&api, &channel)?;
     let request = request(&channel, ReceiptMethod::Get, query, &headers, Vec::new());
-    let answer = channel.channel.receipt(&request).map_err(|error| refused(&channel, error))?;
+    let answer = channel.channel.receipt(&request).map_err(|error| refused(&api, client, &channel, error))?;
     Ok(plain(answer.reply))
 }
 
@@ -86,10 +90,18 @@ fn not_taken() -> ApiError {
     ApiError::new(ErrorKind::NotFound, "There is no channel here that takes receipts.")
 }
 
-fn refused(channel: &LiveChannel, error: ReceiptError) -> ApiError {
+fn refused(
+    api: &Api,
+    client: Option<Extension<ClientAddress>>,
+    channel: &LiveChannel,
+    error: ReceiptError,
+) -> ApiError {
     match error {
         ReceiptError::NotTaken => not_taken(),
         ReceiptError::WrongSignature => {
+            if let Some(excess) = failed(api, client.map(|Extension(client)| client.0)) {
+                return excess;
+            }
             tracing::warn!(
                 channel.id = %channel.id,
                 channel.name = %channel.name,

@@ -9,24 +9,27 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use conductor_core::notification::FALLBACK_MAX;
 use conductor_core::store::{Accepted, BATCH_MAX, Idempotency};
-use conductor_core::{Format, Notification, NotificationId, Priority, Problems, Status, Timestamp};
+use conductor_core::{Format, Notification, NotificationId, Priority, Problems, Status, Timestamp, TraceContext};
 use futures_util::future::join_all;
 use serde_json::Value;
 use tokio::task::coop::unconstrained;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use crate::accept::room::{Full, Place};
 use crate::accept::{self, SendRequest};
 use crate::api::answers::{AcceptedAnswer, BatchAnswer, BatchResult};
 use crate::api::body::{self, BATCH_MAX_BYTES, SINGLE_MAX_BYTES};
 use crate::api::caller::Caller;
 use crate::api::document::{BatchRefusal, SendRefusal};
 use crate::api::error::{ApiError, ErrorKind};
+use crate::api::observe::Traced;
 use crate::api::prefer::{self, Wait};
 use crate::api::reader::Reader;
 use crate::api::words::{FormatWord, PriorityWord};
-use crate::api::{Api, hops, idempotency};
+use crate::api::{Api, hops, idempotency, quota};
 use crate::outcomes;
+use crate::registry::Tenant;
 
 /// Says that the answer is that of an earlier request with the same `Idempotency-Key`.
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replay");
@@ -35,6 +38,7 @@ const FALLBACK_READ_MAX: usize = FALLBACK_MAX + 1;
 
 /// A notification to send. `channel` or `channelId` has to be there.
 #[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
 #[schema(rename_all = "camelCase", example = json!({ "channel": "discord", "message": "Test notification",
     "priority": "high" }))]
 #[expect(dead_code, reason = "describes the body for the document; the body itself is read field by field")]
@@ -44,16 +48,16 @@ pub(crate) struct NotificationRequest {
     channel: Option<String>,
     /// One channel of several of a type; without it, the tenant's first of that type.
     channel_id: Option<Uuid>,
-    /// The text: not empty, at most 64 KiB of UTF-8.
-    #[schema(min_length = 1, max_length = 65536)]
+    /// The text: not blank, at most 64 KiB of UTF-8.
+    #[schema(min_length = 1, max_length = 65536, pattern = r"\S")]
     message: String,
     /// How urgent; `normal` where it is left out.
     priority: Option<PriorityWord>,
     /// Overrides the channel's default target; an address within the provider.
-    #[schema(min_length = 1, max_length = 1024)]
+    #[schema(min_length = 1, max_length = 1024, pattern = r"\S")]
     target_id: Option<String>,
     /// Subject of a mail, heading elsewhere.
-    #[schema(min_length = 1, max_length = 1024)]
+    #[schema(min_length = 1, max_length = 1024, pattern = r"\S")]
     title: Option<String>,
     /// How the text is written; `text` where it is left out.
     format: Option<FormatWord>,
@@ -69,7 +73,7 @@ pub(crate) struct NotificationRequest {
     /// The caller's own labels: stored, returned, searched, sent in callbacks. At most 64.
     metadata: Option<std::collections::BTreeMap<String, String>>,
     /// While one with the same key, channel and target is queued, this one takes its place.
-    #[schema(min_length = 1, max_length = 255)]
+    #[schema(min_length = 1, max_length = 255, pattern = r"\S")]
     key: Option<String>,
     /// Tried in turn when the one before failed for good.
     #[schema(max_items = 8)]
@@ -78,6 +82,7 @@ pub(crate) struct NotificationRequest {
 
 /// Another way. `channel` or `channelId` has to be there.
 #[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
 #[schema(rename_all = "camelCase", example = json!({ "channel": "log" }))]
 #[expect(dead_code, reason = "describes the body for the document; the body itself is read field by field")]
 pub(crate) struct RouteRequest {
@@ -86,11 +91,13 @@ pub(crate) struct RouteRequest {
     /// A channel.
     channel_id: Option<Uuid>,
     /// The target within the channel.
+    #[schema(min_length = 1, max_length = 1024, pattern = r"\S")]
     target_id: Option<String>,
 }
 
 /// Up to 1,000 notifications.
 #[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
 #[schema(example = json!({ "notifications": [{ "channel": "log", "message": "one" }, { "channel": "log",
     "message": "two" }] }))]
 #[expect(dead_code, reason = "describes the body for the document; the body itself is read field by field")]
@@ -106,15 +113,19 @@ pub(crate) struct BatchRequest {
 #[utoipa::path(
     post, path = "/notifications", tag = "Notifications", operation_id = "sendNotification",
     params(
-        ("Idempotency-Key" = Option<String>, Header,
+        ("Idempotency-Key" = Option<String>, Header, nullable = false, pattern = r#"^([!#-~][!-~]{0,254}|"([ !#-\[\]-~]|\\["\\]){1,255}")$"#,
             description = "1 to 255 visible characters, bare or quoted; kept for 24 hours. The same request again \
                 gets the same answer."),
-        ("Prefer" = Option<String>, Header,
+        ("Prefer" = Option<String>, Header, nullable = false,
             description = "`wait=N`: answer when the outcome is known, after N seconds at the latest (30 at most).",
             example = "wait=10"),
-        ("Conductor-Hops" = Option<u32>, Header,
+        ("Conductor-Hops" = Option<String>, Header, nullable = false, pattern = "^0+$",
             description = "Stands in what a webhook channel sends. 1 or more is refused: the request was caused by a \
                 notification of Conductor itself."),
+        ("traceparent" = Option<String>, Header, nullable = false,
+            description = "Where the request belongs in a trace (W3C Trace Context): kept with the notification, and \
+                passed on to webhooks. An invalid one is passed over.",
+            example = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
     ),
     request_body(content = NotificationRequest, content_type = "application/json"),
     responses(
@@ -123,7 +134,17 @@ pub(crate) struct BatchRequest {
                 description = "`wait=N`"))),
         (status = 202, description = "Accepted: it is on disk.", body = AcceptedAnswer,
             headers(("Location" = String, description = "Where the notification is."), ("Idempotent-Replay" = String,
-                description = "`true`: accepted by an earlier request."))),
+                description = "`true`: accepted by an earlier request.")),
+            links(
+                ("lookUp" = (operation_id = "getNotification", parameters(("id" = "$response.body#/id")),
+                    description = "Look it up.")),
+                ("takeBack" = (operation_id = "cancelNotification", parameters(("id" = "$response.body#/id")),
+                    description = "Take it back.")),
+                ("tryAgain" = (operation_id = "retryNotification", parameters(("id" = "$response.body#/id")),
+                    description = "Try it again.")),
+                ("takeAsSent" = (operation_id = "resolveNotification", parameters(("id" = "$response.body#/id")),
+                    description = "Take it as sent.")),
+            )),
         SendRefusal
     ),
     security(("tenantKey" = []))
@@ -131,6 +152,7 @@ pub(crate) struct BatchRequest {
 pub(crate) async fn send(
     State(api): State<Arc<Api>>,
     caller: Caller,
+    Traced(trace): Traced,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
@@ -140,8 +162,7 @@ pub(crate) async fn send(
     let preference = Wait::of(&headers);
     let flight = enter(&api, &caller, idempotency.as_ref())?;
     let value = body::parse(&raw)?;
-    let has_room = caller.room(&*api.app.store) != Some(0);
-    let prepared = if has_room { prepare(&api, &caller, value) } else { Err(caller.queue_full()) };
+    let prepared = prepare(&api, &caller, value, trace);
     let Kept { notification, is_replay, mut wait } =
         keep(&api, &caller, prepared, idempotency, preference.is_some()).await?;
     drop(flight);
@@ -180,12 +201,12 @@ struct Kept<'a> {
 async fn keep<'a>(
     api: &'a Api,
     caller: &Caller,
-    prepared: Result<accept::Prepared, ApiError>,
+    prepared: Result<Ready<'_>, ApiError>,
     idempotency: Option<Idempotency>,
     waits: bool,
 ) -> Result<Kept<'a>, ApiError> {
     let accepted = match prepared {
-        Ok(prepared) => {
+        Ok(Ready { prepared, place: _place }) => {
             let notification = Arc::clone(&prepared.notification);
             // Whoever waits has to begin before the dispatcher can know of the notification.
             let wait = waits.then(|| api.app.outcomes.wait(notification.id));
@@ -288,20 +309,56 @@ fn key_reused() -> ApiError {
     ApiError::new(ErrorKind::KeyReused, error)
 }
 
-fn prepare(api: &Api, caller: &Caller, value: Value) -> Result<accept::Prepared, ApiError> {
+/// A notification that keeps all limits, with its place among those that wait.
+struct Ready<'a> {
+    prepared: accept::Prepared,
+    place: Option<Place<'a>>,
+}
+
+fn prepare<'a>(
+    api: &'a Api,
+    caller: &Caller,
+    value: Value,
+    trace: Option<TraceContext>,
+) -> Result<Ready<'a>, ApiError> {
+    let (request, problems) = read(value)?;
+    let request = SendRequest { trace, ..request };
+    let tenant = &*caller.tenant;
+    let prepared = accept::prepare(&api.app, tenant, request, problems).map_err(ApiError::invalid)?;
+    let bytes = prepared.notification.bytes();
+    let place = api.rooms.take(tenant, &*api.app.store, bytes).map_err(|full| no_room(tenant, bytes, full))?;
+    Ok(Ready { prepared, place })
+}
+
+/// Takes a notification's fields, and what is wrong with them so far.
+pub(super) fn read(value: Value) -> Result<(SendRequest, Problems), ApiError> {
     let mut problems = Problems::new();
     let Some(mut reader) = Reader::new(value, "body", String::new(), &mut problems) else {
         return Err(ApiError::invalid(problems));
     };
     let request = read_request(&mut reader);
     reader.finish();
-    accept::prepare(&api.app, &caller.tenant, request, problems).map_err(ApiError::invalid)
+    Ok((request, problems))
+}
+
+fn no_room(tenant: &Tenant, bytes: u64, full: Full) -> ApiError {
+    let max = tenant.bytes.unwrap_or_default();
+    match full {
+        Full::Notifications => quota::queue_full(tenant.queued.unwrap_or_default()),
+        Full::Bytes(left) => quota::bytes_full(max, left),
+        Full::TooLarge => {
+            let error = format!(
+                "The notification takes {bytes} bytes, which is more than all that this tenant may have waiting ({max})."
+            );
+            ApiError::new(ErrorKind::TooLarge, error)
+        }
+    }
 }
 
 fn read_request(reader: &mut Reader<'_>) -> SendRequest {
     SendRequest {
         route: reader.route(),
-        message: reader.required_text("message"),
+        message: reader.required_text("message").unwrap_or_default(),
         priority: reader.word("priority", Priority::ALL, Priority::as_str).unwrap_or_default(),
         title: reader.text("title"),
         format: reader.word("format", Format::ALL, Format::as_str).unwrap_or_default(),
@@ -311,6 +368,7 @@ fn read_request(reader: &mut Reader<'_>) -> SendRequest {
         metadata: reader.texts("metadata"),
         key: reader.text("key"),
         fallback: reader.nested_list("fallback", FALLBACK_READ_MAX, |route| route.route()),
+        trace: None,
     }
 }
 
@@ -320,12 +378,16 @@ fn read_request(reader: &mut Reader<'_>) -> SendRequest {
 #[utoipa::path(
     post, path = "/notifications/batch", tag = "Notifications", operation_id = "sendBatch",
     params(
-        ("Idempotency-Key" = Option<String>, Header,
+        ("Idempotency-Key" = Option<String>, Header, nullable = false, pattern = r#"^([!#-~][!-~]{0,254}|"([ !#-\[\]-~]|\\["\\]){1,255}")$"#,
             description = "1 to 255 visible characters, bare or quoted; kept for 24 hours for each notification of \
                 the batch."),
-        ("Conductor-Hops" = Option<u32>, Header,
+        ("Conductor-Hops" = Option<String>, Header, nullable = false, pattern = "^0+$",
             description = "Stands in what a webhook channel sends. 1 or more is refused: the request was caused by a \
                 notification of Conductor itself."),
+        ("traceparent" = Option<String>, Header, nullable = false,
+            description = "Where the request belongs in a trace (W3C Trace Context): kept with the notification, and \
+                passed on to webhooks. An invalid one is passed over.",
+            example = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
     ),
     request_body(content = BatchRequest, content_type = "application/json"),
     responses(
@@ -341,6 +403,7 @@ fn read_request(reader: &mut Reader<'_>) -> SendRequest {
 pub(crate) async fn send_batch(
     State(api): State<Arc<Api>>,
     caller: Caller,
+    Traced(trace): Traced,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
@@ -349,23 +412,14 @@ pub(crate) async fn send_batch(
     let idempotency = idempotency::of(&headers, "POST /notifications/batch", &raw)?;
     let flight = enter(&api, &caller, idempotency.as_ref())?;
     let items = read_batch(body::parse(&raw)?)?;
+    // A batch is a way to save connections, not to send more: each notification counts as a request of its own.
+    caller.charge(items.len() - 1);
     if let Some(known) = &idempotency
         && api.app.store.earlier(caller.tenant.id, known).await? == Some(Accepted::Conflict)
     {
         return Err(key_reused());
     }
-    let mut room = caller.room(&*api.app.store);
-    let prepared: Vec<_> = items
-        .into_iter()
-        .map(|item| {
-            if room == Some(0) {
-                return Err(caller.queue_full());
-            }
-            let prepared = prepare(&api, &caller, item)?;
-            room = room.map(|room| room - 1);
-            Ok(prepared)
-        })
-        .collect();
+    let prepared: Vec<_> = items.into_iter().map(|item| prepare(&api, &caller, item, trace)).collect();
     // All at once, so that the store writes them with one commit. Unconstrained, because a future that tokio makes
     // yield is polled again after those behind it, and the batch has to reach the store in its order.
     let results = unconstrained(join_all(prepared.into_iter().enumerate().map(|(index, prepared)| {
@@ -385,7 +439,7 @@ pub(crate) async fn send_batch(
 async fn keep_item(
     api: &Api,
     caller: &Caller,
-    prepared: Result<accept::Prepared, ApiError>,
+    prepared: Result<Ready<'_>, ApiError>,
     idempotency: Option<Idempotency>,
 ) -> (BatchResult, bool) {
     match keep(api, caller, prepared, idempotency, false).await {
@@ -394,7 +448,7 @@ async fn keep_item(
     }
 }
 
-fn read_batch(value: Value) -> Result<Vec<Value>, ApiError> {
+pub(super) fn read_batch(value: Value) -> Result<Vec<Value>, ApiError> {
     let mut problems = Problems::new();
     let mut items = Vec::new();
     if let Some(mut reader) = Reader::new(value, "body", String::new(), &mut problems) {

@@ -38,8 +38,7 @@ pub(crate) async fn retry(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<NotificationAnswer>, ApiError> {
-    let raw = body::read_optional(&headers, body, SINGLE_MAX_BYTES).await?;
-    let value = raw.map(|raw| body::parse(&raw)).transpose()?;
+    let value = body::read_optional(&headers, body, SINGLE_MAX_BYTES).await?;
     let story = api.app.store.notification(caller.tenant.id, id).await?;
     let story = story.ok_or_else(unknown_notification)?;
     let route = value.map(read_route).transpose()?.unwrap_or_default();
@@ -58,7 +57,7 @@ pub(crate) async fn retry(
     answer(&api, &caller, id).await
 }
 
-fn read_route(value: serde_json::Value) -> Result<Route, ApiError> {
+pub(super) fn read_route(value: serde_json::Value) -> Result<Route, ApiError> {
     let mut problems = Problems::new();
     let mut route = Route::default();
     if let Some(mut reader) = Reader::new(value, "body", String::new(), &mut problems) {

@@ -40,6 +40,8 @@ words! {
     /// `status`
     StatusWord = "Status", "Where a notification or a delivery stands. `held` waits for a person; `failed`, `expired` \
         and `undelivered` are dead letters.", Status::ALL.iter().map(|word| word.as_str()).collect();
+    /// The `status` of what a bulk retry tries again
+    RetriedWord = "RetriedStatus", "What can be tried again.", retried().map(|word| word.as_str()).collect();
     /// `reason`
     ReasonWord = "FailureReason", "Why a delivery was given up.",
         FailureReason::ALL.iter().map(|word| word.as_str()).collect();
@@ -58,6 +60,11 @@ words! {
     EndpointWord = "CallbackStatus", "How an endpoint goes.", vec!["active", "failing", "disabled"];
     /// A bulk retry's `status`
     ReplayWord = "BulkRetryStatus", "Whether a bulk retry goes on.", vec!["running", "done", "canceled"];
+}
+
+/// Where a notification has to stand so that it can be tried again.
+pub(crate) fn retried() -> impl Iterator<Item = Status> {
+    Status::ALL.iter().copied().filter(|status| status.is_dead_letter() || *status == Status::Held)
 }
 
 /// One fault in a request.

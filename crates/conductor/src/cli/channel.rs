@@ -17,7 +17,7 @@ Example:
   conductor channel add --type discord --tenant Acme --env botToken=ACME_TOKEN
 
 Adds the channel to channels.json, comments and order kept, and enables its plugin. Then it prints the \
-lines that .env still needs. A running server has to be started again.
+lines that .env still needs. A running server takes the channel over by itself as soon as they are there.
 If it fails, nothing was changed. `conductor plugin list` tells the types and their settings.";
 
 const LIST_HELP: &str = "\
@@ -117,7 +117,7 @@ fn add(arguments: &Add, settings: &Settings, session: &mut Session<'_>) -> Resul
         writeln!(session.out, "  The plugin {} is enabled now.", plugin.kind)?;
     }
     tell_needs(&needs, settings, session)?;
-    writeln!(session.out, "\nNext: `conductor channel test {}`, then start the server again.", entry.id)?;
+    writeln!(session.out, "\nNext: `conductor channel test {}`. A running server has it within seconds.", entry.id)?;
     Ok(Ended::Well)
 }
 
@@ -243,7 +243,7 @@ fn tell_needs(needs: &[Need], settings: &Settings, session: &mut Session<'_>) ->
         }
     }
     if needs.iter().any(|need| need.urgency == Urgency::Needed) {
-        writeln!(session.out, "\nUntil then the server does not start.")?;
+        writeln!(session.out, "\nUntil then a running server goes on without the channel, and does not start again.")?;
     }
     Ok(())
 }

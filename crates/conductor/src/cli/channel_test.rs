@@ -116,6 +116,7 @@ fn message(arguments: &Arguments, session: &Session<'_>) -> Result<Message, Fail
         key: None,
         part: 0,
         parts: 1,
+        trace: None,
     })
 }
 
@@ -145,7 +146,7 @@ pub(super) async fn make(
         http: http.client(&common.allow_networks),
         clock: Arc::clone(clock),
     };
-    plugin.initialize(values, context).await
+    plugin.initialize(values.into_inner(), context).await
 }
 
 struct Trial {

@@ -30,12 +30,14 @@ mod doctor;
 mod health;
 mod init;
 mod plugin;
+mod reload;
 mod restore;
 mod schema;
 mod send;
 mod serve;
 pub mod start;
 mod tenant;
+mod undumpable;
 
 const EXAMPLES: &str = "\
 Example:
@@ -80,6 +82,8 @@ pub enum Command {
     Send(send::Arguments),
     /// Ask a running server whether it is well
     Health(health::Arguments),
+    /// Have a running server take over a changed configuration, and tell what has changed or what is wrong
+    Reload(reload::Arguments),
     /// Add tenants, list them, change their keys
     #[command(subcommand)]
     Tenant(tenant::Command),
@@ -141,12 +145,20 @@ macro_rules! refused_by {
 refused_by!(SettingError, FirstRunError, EditError, EnvFileError, RandomError);
 
 /// The process settings that only a server heeds, and those of its address.
-const OF_THE_SERVER: [&str; 7] =
-    ["log_level", "log_format", "log_filter", "metrics_addr", "public_url", "retention", "audit_retention"];
+const OF_THE_SERVER: [&str; 7] = [
+    "log_level",
+    "log_format",
+    "log_filter",
+    "metrics_addr",
+    "public_url",
+    "trusted_proxies",
+    "retention",
+    "audit_retention",
+];
 const OF_THE_ADDRESS: [&str; 2] = ["port", "host"];
 /// The commands that heed everything, and those that heed the server's address.
 const SERVING: [&str; 2] = ["serve", "doctor"];
-const ASKING: [&str; 3] = ["init", "send", "health"];
+const ASKING: [&str; 4] = ["init", "send", "health", "reload"];
 
 /// The command line. The help of each command shows the process settings that it heeds; it takes the others as well, so
 /// that a line is as good before any command.
@@ -169,6 +181,7 @@ fn hide(command: clap::Command, settings: &[&str]) -> clap::Command {
 
 /// Reads the command line and does what it says.
 pub fn main(arguments: impl IntoIterator<Item = OsString>, plugins: &'static [Plugin]) -> ExitCode {
+    undumpable::keep_memory();
     let parsed = command().try_get_matches_from(arguments);
     let line = match parsed.and_then(|matches| CommandLine::from_arg_matches(&matches)) {
         Ok(line) => line,
@@ -213,6 +226,7 @@ pub fn run(line: CommandLine, session: &mut Session<'_>) -> Result<Ended, Failur
         Command::Schema(arguments) => schema::run(&arguments, session),
         Command::Send(arguments) => send::run(&arguments, &process.resolve()?, session),
         Command::Health(arguments) => health::run(&arguments, &process.resolve()?, session),
+        Command::Reload(arguments) => reload::run(&arguments, &process.resolve()?, session),
         Command::Tenant(command) => tenant::run(&command, &process.resolve()?, session),
         Command::Channel(command) => channel::run(&command, &process.resolve()?, session),
         Command::Plugin(command) => plugin::run(&command, &process.resolve()?, session),

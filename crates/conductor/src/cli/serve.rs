@@ -9,8 +9,10 @@ use conductor_store::{MigrateError, OpenError, SqliteStore};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{Ended, Failure, Session, start};
-use crate::config::first_run;
+use crate::app::App;
+use crate::app::reloads::Cause;
 use crate::config::settings::Settings;
+use crate::config::{Environment, Source, first_run};
 use crate::server::limits::Limits;
 use crate::server::{Options, Server, StartError};
 
@@ -20,7 +22,8 @@ Example:
   PORT=8080 DATA_DIR=/var/lib/conductor conductor serve
 
 Makes what is missing of the configuration, checks it, and takes notifications until SIGTERM or SIGINT; a second \
-signal ends it at once. If it fails, it says what to mend, and nothing has been started.";
+signal ends it at once. A changed configuration is taken over while it runs.
+If it fails, it says what to mend, and nothing has been started.";
 
 /// Takes nothing beyond the process settings.
 #[derive(Debug, Args)]
@@ -82,8 +85,16 @@ async fn begin(
     if configuration.admin_key.is_none() {
         tracing::warn!("CONDUCTOR_ADMIN_KEY is not set: everybody who reaches this server may read /metrics");
     }
+    let (working_dir, data_dir) = (session.working_dir.clone(), settings.data_dir.clone());
+    let source = Source {
+        config_dir: settings.config_dir.clone(),
+        plugins: session.plugins,
+        settings: Some(settings.clone()),
+        environment: Box::new(move || Environment::load(&working_dir, &data_dir)),
+    };
     let options = Options {
         configuration,
+        source,
         data_dir: settings.data_dir.clone(),
         listener,
         metrics_listener,
@@ -92,14 +103,16 @@ async fn begin(
         clock: Arc::clone(&session.clock),
         limits: Limits::of_this_process(),
         audit_kept: settings.audit_retention,
+        trusted_proxies: settings.trusted_proxies.clone(),
     };
     Server::start(options).await.map_err(|error| not_started(&error, settings))
 }
 
-/// The two signals that stop the server.
+/// The two signals that stop the server, and the one that has it read its configuration again.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hang_up: Signal,
 }
 
 impl Signals {
@@ -108,20 +121,34 @@ impl Signals {
         let failed = |error| Failure::Failed(format!("signals cannot be waited for: {error}"));
         let terminate = signal(SignalKind::terminate()).map_err(failed)?;
         let interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-        Ok(Self { terminate, interrupt })
+        let hang_up = signal(SignalKind::hangup()).map_err(failed)?;
+        Ok(Self { terminate, interrupt, hang_up })
     }
 
+    /// Waits for one that stops the server.
     async fn next(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
         }
     }
+
+    /// The same, and has the configuration read again as often as that is asked for.
+    async fn next_beside_reloads(&mut self, app: &App) {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                // Where too many wait for a reload, one is about to be done. The log tells what comes of it.
+                _ = self.hang_up.recv() => drop(app.reloads.ask(Cause::Signal)),
+            }
+        }
+    }
 }
 
 /// Serves until a signal comes.
 async fn wait_and_stop(server: Server, mut signals: Signals) -> Result<Ended, Failure> {
-    signals.next().await;
+    signals.next_beside_reloads(server.app()).await;
     tracing::info!("Stopping: what is under way may end, the rest stays in the store; a second signal ends it at once");
     tokio::select! {
         () = server.stop() => {

@@ -19,7 +19,7 @@ Example:
   conductor tenant add \"Acme Ltd\"
 
 Adds the tenant to tenants.json, comments and order kept, and writes its new API key to .env of the data \
-folder. The key is printed this once. A running server has to be started again.
+folder. The key is printed this once. A running server takes the tenant over by itself.
 If it fails, nothing was changed; `conductor check` tells what is wrong with the files.";
 
 const LIST_HELP: &str = "\
@@ -34,7 +34,8 @@ Example:
   conductor tenant rotate-key Acme             first: a second key
   conductor tenant rotate-key Acme --finish    then: the new one alone
 
-Between the two, give the new key to everybody who sends. After each, start the server again.
+Between the two, give the new key to everybody who sends. The server takes each up by itself, or at once \
+with `conductor reload`; nobody is refused on the way.
 If it fails, nothing was changed, and it says what to do by hand.";
 
 /// What can be done about tenants.
@@ -120,8 +121,8 @@ fn add(arguments: &Add, settings: &Settings, session: &mut Session<'_>) -> Resul
     writeln!(session.out, "The key is shown this once. It is kept in {file} as {variable}.")?;
     writeln!(
         session.out,
-        "Next: give the tenant a channel (`conductor channel add --tenant {id} --type log --name log`), then start\n\
-         the server again."
+        "Next: give the tenant a channel (`conductor channel add --tenant {id} --type log --name log`). A running\n\
+         server takes both over by itself; `conductor reload` tells whether it has."
     )?;
     Ok(Ended::Well)
 }
@@ -198,7 +199,7 @@ fn begin(arguments: &RotateKey, settings: &Settings, session: &mut Session<'_>) 
     writeln!(
         session.out,
         "It is shown this once. Next:\n\
-         1. start the server again: both keys are valid;\n\
+         1. conductor reload: both keys are valid;\n\
          2. give the new key to everybody who sends;\n\
          3. conductor tenant rotate-key {} --finish",
         tenant.id
@@ -240,7 +241,7 @@ fn finish(arguments: &RotateKey, settings: &Settings, session: &mut Session<'_>)
     }
     let (name, file) = (one_line(&tenant.name), old_file.display());
     writeln!(session.out, "{name} has its new key alone, kept in {file} as {told_old}.")?;
-    writeln!(session.out, "Next: start the server again; then the old key is refused.")?;
+    writeln!(session.out, "Next: conductor reload; then the old key is refused.")?;
     Ok(Ended::Well)
 }
 

@@ -576,3 +576,19 @@ fn a_command_in_a_place_without_a_configuration_says_how_to_make_one() {
     }
     assert!(fs::read_dir(Path::new(place.0.path())).expect("readable").next().is_none());
 }
+
+/// What stands on a command line is read by every user of the machine (`/proc/<pid>/cmdline`).
+#[test]
+fn no_command_takes_a_secret_as_an_argument() {
+    fn names(command: &clap::Command, found: &mut Vec<String>) {
+        found.extend(command.get_arguments().map(|argument| argument.get_id().to_string()));
+        command.get_subcommands().for_each(|part| names(part, found));
+    }
+    let mut found = Vec::new();
+    names(&super::command(), &mut found);
+    let is_secret = |name: &&String| ["key", "token", "secret", "password"].iter().any(|word| name.contains(word));
+    // It takes the name of a variable.
+    let mut suspects: Vec<_> = found.iter().filter(is_secret).filter(|name| *name != "key_env").collect();
+    suspects.dedup();
+    assert!(found.len() > 20 && suspects.is_empty(), "{suspects:?}");
+}

@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::environment::Environment;
 use super::model::CallbackConfig;
 use super::tenants::NEXT_SUFFIX;
+use super::unreachable::warn_of_callback;
 use super::values::Reader;
 use super::variables::{self, NotHeld};
 use super::visible::is_variable_name;
@@ -37,7 +38,9 @@ pub(super) fn read_callbacks(
             reader.report.add(fault.help("put the events of both into one entry, and remove the other"));
             continue;
         }
-        callbacks.push(CallbackConfig { url, secrets, events, allow_networks });
+        let callback = CallbackConfig { url, secrets, events, allow_networks };
+        warn_of_callback(reader.document, &pointer, &callback, reader.report);
+        callbacks.push(callback);
     }
     callbacks
 }

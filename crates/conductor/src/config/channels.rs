@@ -1,19 +1,20 @@
 //! `channels.json`: which tenant uses which plugin, with which credentials and options.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use conductor_channels::Plugin;
-use conductor_core::{ChannelId, OnUnknown, Rate, TenantId};
+use conductor_core::{ChannelId, OnUnknown, TenantId};
 use serde_json::Value;
 
 use super::document::Document;
 use super::environment::Environment;
+use super::hopeless::warn_of_rate;
 use super::model::{ChannelConfig, CommonOptions};
 use super::report::Report;
 use super::resolve::{PluginShapes, Resolver};
 use super::shape::{self, Shape, report_misfits};
-use super::values::{DELAY_NOTE, EXPIRES_AFTER, Reader, TIMEOUT, format_duration};
+use super::unreachable::warn_of_channel;
+use super::values::{DELAY_NOTE, EXPIRES_AFTER, Reader, TIMEOUT};
 
 /// The schemes that `baseUrl` may have.
 const BASE_URL_SCHEMES: [&str; 2] = ["https", "http"];
@@ -22,6 +23,8 @@ const BASE_URL_SCHEMES: [&str; 2] = ["https", "http"];
 pub(super) struct References<'a> {
     /// The ids of `tenants.json` with their places.
     pub(super) tenants: Option<&'a HashMap<TenantId, String>>,
+    /// What each tenant may have waiting that has such a limit.
+    pub(super) queued: HashMap<TenantId, u64>,
     /// The enabled plugins of `plugins.json`.
     pub(super) enabled: Option<&'a [Plugin]>,
     /// Every plugin of this build.
@@ -44,7 +47,8 @@ pub(super) fn read(
         report_misfits(document, pointer, shape, entry, report);
         let tenant = read_tenant(document, pointer, entry, references, report);
         let plugin = read_plugin(document, pointer, entry, references, report);
-        let common = read_common(&mut Reader { document, report }, pointer, entry, plugin);
+        let queued = tenant.and_then(|tenant| references.queued.get(&tenant).copied());
+        let common = read_common(&mut Reader { document, report }, pointer, entry, plugin, queued);
         let named = entry.get("channelName").and_then(Value::as_str);
         let name = named.or_else(|| entry.get("channelType").and_then(Value::as_str)).unwrap_or_default().to_owned();
         let id = read_id(document, pointer, entry, tenant, plugin, &name, &mut ids, report);
@@ -53,6 +57,7 @@ pub(super) fn read(
             resolver.resolve(&mut shapes, report)
         });
         if let (Some(id), Some(tenant), Some(plugin), Some(values)) = (id, tenant, plugin, values) {
+            warn_of_channel(document, pointer, entry, plugin, &common, &values, report);
             channels.push(ChannelConfig { id, name, tenant, plugin, common, values });
         }
     }
@@ -148,10 +153,19 @@ fn read_id(
     Some(id)
 }
 
-fn read_common(reader: &mut Reader<'_, '_>, pointer: &str, entry: &Value, plugin: Option<Plugin>) -> CommonOptions {
+fn read_common(
+    reader: &mut Reader<'_, '_>,
+    pointer: &str,
+    entry: &Value,
+    plugin: Option<Plugin>,
+    queued: Option<u64>,
+) -> CommonOptions {
     let default = CommonOptions::default();
-    let Some(options) = entry.get("options") else { return default };
     let pointer = format!("{pointer}/options");
+    let Some(options) = entry.get("options") else {
+        warn_of_rate(reader, &pointer, plugin, &default, queued);
+        return default;
+    };
     let flag = |name: &str| options.get(name).and_then(Value::as_bool).unwrap_or(false);
     let on_unknown = match options.get("onUnknown").and_then(Value::as_str) {
         Some("hold") => OnUnknown::Hold,
@@ -171,19 +185,6 @@ fn read_common(reader: &mut Reader<'_, '_>, pointer: &str, entry: &Value, plugin
         on_unknown,
         allow_mentions: flag("allowMentions"),
     };
-    warn_of_hopeless_rate(reader, &pointer, common.rate.or(plugin.and_then(|plugin| plugin.rate)), &common);
+    warn_of_rate(reader, &pointer, plugin, &common, queued);
     common
-}
-
-/// A rate of fewer than one message in the time in which a message expires lets some of them expire unsent.
-fn warn_of_hopeless_rate(reader: &mut Reader<'_, '_>, pointer: &str, rate: Option<Rate>, common: &CommonOptions) {
-    let Some(rate) = rate.filter(|rate| rate.interval() > common.expires_after) else { return };
-    let found = format!(
-        "this rate cannot be met: one message leaves every {}, and each expires after {}",
-        format_duration(Duration::from_secs(rate.interval().as_secs())),
-        format_duration(common.expires_after)
-    );
-    let place = format!("{pointer}/{}", if common.rate.is_some() { "rate" } else { "expiresAfter" });
-    let fault = reader.document.error(&place, found).as_warning();
-    reader.report.add(fault.help("raise `limit` or `expiresAfter`, or shorten `per`"));
 }

@@ -5,9 +5,12 @@
 use std::collections::HashMap;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use conductor_core::Secret;
+use zeroize::Zeroizing;
 
+use super::readings::Readings;
 use super::report::{Fault, Place, Position};
 
 /// The most bytes that a `.env` file, or a file that a `_FILE` variable names, may have.
@@ -22,6 +25,8 @@ pub struct Environment {
     working_dir: PathBuf,
     data_dir: PathBuf,
     faults: Vec<Fault>,
+    /// What has been read for it so far, and with it.
+    readings: Mutex<Readings>,
 }
 
 /// What was found under a name.
@@ -92,12 +97,19 @@ impl Environment {
         Self::with_files(process, working_dir, data_dir)
     }
 
+    /// Reads the two `.env` files and nothing of the process.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(super) fn of_files(working_dir: &Path, data_dir: &Path) -> Self {
+        Self::with_files(Layer::default(), working_dir, data_dir)
+    }
+
     fn with_files(process: Layer, working_dir: &Path, data_dir: &Path) -> Self {
         let mut environment = Self {
             layers: vec![process],
             working_dir: working_dir.to_owned(),
             data_dir: data_dir.to_owned(),
             faults: Vec::new(),
+            readings: Mutex::default(),
         };
         environment.add_file(&working_dir.join(".env"));
         if working_dir != data_dir {
@@ -112,7 +124,8 @@ impl Environment {
         for (name, value) in pairs {
             layer.insert(name.into(), Secret::new(value));
         }
-        Self { layers: vec![layer], working_dir: ".".into(), data_dir: "data".into(), faults: Vec::new() }
+        let (working_dir, data_dir, readings) = (".".into(), "data".into(), Mutex::default());
+        Self { layers: vec![layer], working_dir, data_dir, faults: Vec::new(), readings }
     }
 
     /// Adds variables that count only where nothing else sets them: for a change that is tried before it is made.
@@ -163,9 +176,32 @@ impl Environment {
         }
     }
 
+    /// The variables of the `.env` files with this name, where the process's own environment is not asked.
+    pub(super) fn in_files(&self, name: &str) -> Option<&str> {
+        let mut values = self.layers.iter().skip(1).filter_map(|layer| layer.get(name)).map(Secret::expose);
+        values.find(|value| !value.is_empty())
+    }
+
+    /// Remembers what was read of a file, `most` being the most that would have been.
+    pub(super) fn note(&self, path: &Path, most: u64, content: Option<&[u8]>) {
+        self.readings.lock().unwrap_or_else(PoisonError::into_inner).note(path, most, content);
+    }
+
+    /// Everything that has been read so far: the `.env` files, the files of `_FILE` variables that were looked up, and
+    /// the three files where they were loaded with this environment.
+    pub fn readings(&self) -> Readings {
+        self.readings.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn read_text(&self, path: &Path) -> io::Result<Zeroizing<String>> {
+        let text = read_text(path);
+        self.note(path, FILE_MAX_BYTES + 1, text.as_ref().ok().map(|text| text.as_bytes()));
+        text
+    }
+
     fn read(&self, path: &Path) -> Lookup {
         let path = self.working_dir.join(path);
-        let text = match read_text(&path) {
+        let text = match self.read_text(&path) {
             Ok(text) => text,
             Err(error) => return Lookup::Unreadable { path, reason: error.to_string() },
         };
@@ -177,7 +213,7 @@ impl Environment {
     }
 
     fn add_file(&mut self, path: &Path) {
-        match read_text(path) {
+        match self.read_text(path) {
             Ok(text) => {
                 let layer = self.parse(path, text.trim_start_matches('\u{feff}'));
                 self.layers.push(layer);
@@ -237,9 +273,9 @@ impl Read for OneLineAtATime<'_> {
     }
 }
 
-/// Reads a text file of at most [`FILE_MAX_BYTES`].
-fn read_text(path: &Path) -> io::Result<String> {
-    let mut text = String::new();
+/// Reads a text file of at most [`FILE_MAX_BYTES`]. It holds secrets, so that its memory is overwritten.
+fn read_text(path: &Path) -> io::Result<Zeroizing<String>> {
+    let mut text = Zeroizing::new(String::new());
     let file = std::fs::File::open(path)?;
     if file.metadata()?.is_dir() {
         return Err(io::ErrorKind::IsADirectory.into());

@@ -17,7 +17,10 @@ use super::model::Configuration;
 use super::report::{Fault, Place, Position, Report};
 use super::shape::{Shape, unknown_member};
 use super::tenants::Tenants;
-use super::{channels, enabled, schema, tenants};
+use super::{channels, enabled, otel, schema, tenants};
+
+/// In the order in which they are read.
+const LIST_FILES: [ListFile; 3] = [ListFile::Tenants, ListFile::Channels, ListFile::Plugins];
 
 const INIT_HELP: &str = "`conductor init` makes what is missing";
 
@@ -37,7 +40,8 @@ pub fn load(
     let mut report = Report::new();
     environment.faults().iter().for_each(|fault| report.add(fault.clone()));
     let admin_key = tenants::admin_key(environment, &mut report);
-    let configuration = read_files(dir, &mut report).and_then(|texts| {
+    let otlp = otel::settings(environment, &mut report);
+    let configuration = read_files(dir, environment, &mut report).and_then(|texts| {
         let [tenants, channels, plugin_file] = &texts;
         let tenants = Entries::of(ListFile::Tenants, tenants.as_ref(), plugins, &mut report);
         let plugin_file = Entries::of(ListFile::Plugins, plugin_file.as_ref(), plugins, &mut report);
@@ -55,6 +59,7 @@ pub fn load(
         let channels = channels.and_then(|Entries { document, shape }| {
             let references = References {
                 tenants: tenants.as_ref().map(|tenants| &tenants.ids),
+                queued: tenants.iter().flat_map(Tenants::queued).collect(),
                 enabled: enabled.as_deref(),
                 plugins,
             };
@@ -63,7 +68,10 @@ pub fn load(
         });
         let Tenants { list: tenants, .. } = tenants?;
         let keep = Keep { whole: Some(KEPT), content: None };
-        Some(Configuration { tenants, channels: channels?, plugins: enabled?, admin_key, keep })
+        let readings = environment.readings();
+        let hash = readings.hash_of(&LIST_FILES.map(|kind| kind.path(dir)));
+        let (channels, plugins) = (channels?, enabled?);
+        Some(Configuration { tenants, channels, plugins, admin_key, keep, otlp, readings, hash })
     });
     report.sort();
     match configuration {
@@ -79,20 +87,21 @@ struct FileText {
 }
 
 /// Reads the texts of tenants, channels and plugins. Nothing where the directory itself is missing.
-fn read_files(dir: &Path, report: &mut Report) -> Option<[Option<FileText>; 3]> {
+fn read_files(dir: &Path, environment: &Environment, report: &mut Report) -> Option<[Option<FileText>; 3]> {
     if !dir.is_dir() {
         let what = if dir.exists() { "this is no directory" } else { "the directory does not exist" };
         let fault = Fault::error(what).in_file(dir);
         report.add(fault.expected("the directory with the configuration files").help(INIT_HELP));
         return None;
     }
-    let kinds = [ListFile::Tenants, ListFile::Channels, ListFile::Plugins];
-    Some(kinds.map(|kind| read_file(kind.path(dir), report)))
+    Some(LIST_FILES.map(|kind| read_file(kind.path(dir), environment, report)))
 }
 
-fn read_file(path: PathBuf, report: &mut Report) -> Option<FileText> {
+fn read_file(path: PathBuf, environment: &Environment, report: &mut Report) -> Option<FileText> {
     let mut bytes = Vec::new();
-    let read = std::fs::File::open(&path).and_then(|file| file.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes));
+    let most = MAX_BYTES as u64 + 1;
+    let read = std::fs::File::open(&path).and_then(|file| file.take(most).read_to_end(&mut bytes));
+    environment.note(&path, most, read.is_ok().then_some(&bytes));
     let fault = match read {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             Fault::error("the file does not exist").in_file(&path).help(INIT_HELP)

@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use conductor_channels::Plugin;
 use conductor_core::callbacks::EventSet;
-use conductor_core::{ChannelId, Keep, OnUnknown, Rate, Secret, TenantId};
+use conductor_core::{ChannelId, Keep, OnUnknown, Rate, Secret, SecretValues, TenantId};
 use ipnet::IpNet;
-use serde_json::{Map, Value};
 use url::Url;
+
+use super::readings::Readings;
+use crate::telemetry::otlp;
 
 /// Everything that the three files and the environment say. Nothing in it can be wrong any more.
 pub struct Configuration {
@@ -21,6 +23,12 @@ pub struct Configuration {
     pub admin_key: Option<Secret>,
     /// How long ended notifications are kept of tenants that do not say. The files do not: `RETENTION` does.
     pub keep: Keep,
+    /// What is exported over OTLP, as the `OTEL_*` variables say.
+    pub otlp: Option<otlp::Settings>,
+    /// The files that it came from, and what they held.
+    pub readings: Readings,
+    /// A short hash of the three files, in hexadecimal digits.
+    pub hash: String,
 }
 
 /// A customer of this server.
@@ -39,6 +47,8 @@ pub struct TenantConfig {
     pub requests: Option<Rate>,
     /// `rateLimit.queued`: the most notifications that may wait.
     pub queued: Option<u64>,
+    /// `rateLimit.bytes`: the most bytes that those may take.
+    pub bytes: Option<u64>,
     /// `callbacks`
     pub callbacks: Vec<CallbackConfig>,
     /// `retention`: how long ended notifications are kept; none means as `RETENTION` says.
@@ -92,7 +102,7 @@ pub struct ChannelConfig {
     /// The options that every channel takes.
     pub common: CommonOptions,
     /// The plugin's settings (camel case) and own options, resolved. It holds secrets: never print it.
-    pub values: Map<String, Value>,
+    pub values: SecretValues,
 }
 
 /// The options that every channel takes.

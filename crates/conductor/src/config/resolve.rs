@@ -3,7 +3,8 @@
 use std::collections::{BTreeSet, HashMap};
 
 use conductor_channels::{Classic, Plugin, Setting};
-use conductor_core::{Problem, Problems, Secret, TenantId};
+use conductor_core::secret::wipe;
+use conductor_core::{Problem, Problems, Secret, SecretValues, TenantId};
 use serde_json::{Map, Value};
 
 use super::document::{Document, push_segment};
@@ -38,7 +39,7 @@ pub(super) struct Resolver<'a, 't> {
 /// The settings and options that were found, and where.
 #[derive(Default)]
 struct Found {
-    values: Map<String, Value>,
+    values: SecretValues,
     /// Settings from variables: where a fault in them is told, and the variable's name.
     variables: HashMap<String, (String, String)>,
     /// Settings that are missing, which is told already.
@@ -49,7 +50,7 @@ struct Found {
 
 impl Resolver<'_, '_> {
     /// Finds settings and options and lets the plugin check them. Gives them if nothing is wrong.
-    pub(super) fn resolve(&self, shapes: &mut PluginShapes, report: &mut Report) -> Option<Map<String, Value>> {
+    pub(super) fn resolve(&self, shapes: &mut PluginShapes, report: &mut Report) -> Option<SecretValues> {
         let before = report.errors();
         let shape = match shapes.of(&self.plugin) {
             Ok(shape) => shape,
@@ -69,7 +70,7 @@ impl Resolver<'_, '_> {
         self.check_overruled(shape, &found, report);
         if report.errors() == before {
             let mut problems = Problems::new();
-            self.plugin.validate(found.values.clone(), &mut problems);
+            self.plugin.validate(found.values.clone().into_inner(), &mut problems);
             for problem in problems {
                 report.add(self.problem_fault(&problem, &found));
             }
@@ -245,7 +246,10 @@ impl Resolver<'_, '_> {
 
     /// Checks what was found against the plugin's schema.
     fn check(&self, shape: &Shape, found: &Found, report: &mut Report) {
-        for misfit in shape.misfits(&Value::Object(found.values.clone())) {
+        let mut values = Value::Object(found.values.clone().into_inner());
+        let misfits = shape.misfits(&values);
+        wipe(&mut values);
+        for misfit in misfits {
             let first = misfit.pointer.split('/').nth(1).map(|name| name.replace("~1", "/").replace("~0", "~"));
             match (first, misfit.kind) {
                 (None, MisfitKind::Missing { name, .. }) if found.missing.contains(&name) => {}

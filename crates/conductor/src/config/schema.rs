@@ -121,6 +121,10 @@ pub(super) fn tenant() -> Value {
                     "queued": {
                         "type": "integer", "minimum": 1, "title": "a whole number from 1",
                         "description": "The most notifications that may wait."
+                    },
+                    "bytes": {
+                        "type": "integer", "minimum": 1, "title": "a whole number of bytes from 1",
+                        "description": "The most bytes that the notifications may take which wait."
                     }
                 },
                 "additionalProperties": false

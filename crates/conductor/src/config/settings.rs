@@ -1,12 +1,13 @@
 //! The process's own settings: flags, or the process's environment. Neither `.env` nor the three files can set them.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
 use conductor_core::audit::AUDIT_KEPT;
 use conductor_core::retention::KEPT;
+use ipnet::IpNet;
 use tracing_subscriber::EnvFilter;
 use url::Url;
 
@@ -52,6 +53,9 @@ pub struct ProcessArguments {
     /// Where providers reach this server, such as https://conductor.example
     #[arg(long, env = "PUBLIC_URL", global = true, value_name = "URL")]
     pub public_url: Option<String>,
+    /// The proxies before this server, as networks, whose X-Forwarded-For or Forwarded is believed
+    #[arg(long, env = "TRUSTED_PROXIES", global = true, value_name = "NETWORKS")]
+    pub trusted_proxies: Option<String>,
     /// How long ended notifications are kept: a duration from 1h on, or forever [default: 30d]
     #[arg(long, env = "RETENTION", global = true, value_name = "TIME")]
     pub retention: Option<String>,
@@ -77,6 +81,8 @@ pub struct Settings {
     pub metrics_addr: Option<SocketAddr>,
     /// `PUBLIC_URL`
     pub public_url: Option<Url>,
+    /// `TRUSTED_PROXIES`: who is believed when he says whom he speaks for.
+    pub trusted_proxies: Vec<IpNet>,
     /// `RETENTION`: how long ended notifications are kept; none means for ever.
     pub retention: Option<Duration>,
     /// `AUDIT_RETENTION`: how long the audit log is kept; none means for ever.
@@ -124,6 +130,7 @@ impl ProcessArguments {
             logs: LogSettings { filter: self.filter()?, as_json: given(&self.log_format).map_or(Ok(false), is_json)? },
             metrics_addr: given(&self.metrics_addr).map(metrics_addr).transpose()?,
             public_url: given(&self.public_url).map(public_url).transpose()?,
+            trusted_proxies: given(&self.trusted_proxies).map_or(Ok(Vec::new()), trusted_proxies)?,
             retention: given(&self.retention).map_or(Ok(Some(KEPT)), |text| retention(text, &OF_NOTIFICATIONS))?,
             audit_retention: given(&self.audit_retention)
                 .map_or(Ok(Some(AUDIT_KEPT)), |text| retention(text, &OF_AUDIT))?,
@@ -253,6 +260,19 @@ fn public_url(text: &str) -> Result<Url, SettingError> {
     })
 }
 
+/// Networks, or single addresses, separated by commas or spaces.
+fn trusted_proxies(text: &str) -> Result<Vec<IpNet>, SettingError> {
+    let parts = text.split([',', ' ']).map(str::trim).filter(|part| !part.is_empty());
+    let network = |part: &str| part.parse().ok().or_else(|| part.parse::<IpAddr>().ok().map(IpNet::from));
+    parts.map(network).collect::<Option<Vec<_>>>().ok_or_else(|| SettingError {
+        flag: "--trusted-proxies",
+        variable: "TRUSTED_PROXIES",
+        found: text.to_owned(),
+        expected: "addresses or networks as CIDR, separated by commas",
+        help: "write for example TRUSTED_PROXIES=127.0.0.1,172.16.0.0/12",
+    })
+}
+
 /// A setting that says how long something is kept: flag, variable, an example.
 type Keeping = (&'static str, &'static str, &'static str);
 
@@ -312,6 +332,8 @@ mod tests {
             (ProcessArguments { log_format: text("xml"), ..none() }, "LOG_FORMAT"),
             (ProcessArguments { metrics_addr: text("9090"), ..none() }, "METRICS_ADDR"),
             (ProcessArguments { public_url: text("conductor.example"), ..none() }, "PUBLIC_URL"),
+            (ProcessArguments { trusted_proxies: text("proxy.lan"), ..none() }, "TRUSTED_PROXIES"),
+            (ProcessArguments { trusted_proxies: text("10.0.0.0/8,10.0.0.0/33"), ..none() }, "TRUSTED_PROXIES"),
             (ProcessArguments { retention: text("30"), ..none() }, "RETENTION"),
             (ProcessArguments { retention: text("59m"), ..none() }, "RETENTION"),
             (ProcessArguments { retention: text("3651d"), ..none() }, "RETENTION"),
@@ -324,6 +346,14 @@ mod tests {
             let shown = error.to_string();
             assert!(shown.contains(error.flag) && shown.contains("expected:") && shown.contains("help:"), "{shown}");
         }
+    }
+
+    #[test]
+    fn trusted_proxies_are_networks_and_addresses() {
+        let arguments =
+            ProcessArguments { trusted_proxies: text("127.0.0.1, fd00::/8 10.0.0.0/8,"), ..Default::default() };
+        let told: Vec<_> = arguments.resolve().expect("good").trusted_proxies.iter().map(ToString::to_string).collect();
+        assert_eq!(told, ["127.0.0.1/32", "fd00::/8", "10.0.0.0/8"]);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::callbacks::read_callbacks;
 use super::document::Document;
 use super::environment::{Environment, Lookup};
+use super::hopeless::warn_of_room;
 use super::model::{Lasting, TenantConfig};
 use super::report::{Fault, Report};
 use super::shape::{Shape, report_misfits};
@@ -36,6 +37,13 @@ pub(super) struct Tenants {
     pub(super) ids: HashMap<TenantId, String>,
 }
 
+impl Tenants {
+    /// How many notifications may wait, of each tenant that has such a limit.
+    pub(super) fn queued(&self) -> impl Iterator<Item = (TenantId, u64)> {
+        self.list.iter().filter_map(|tenant| Some((tenant.id, tenant.queued?)))
+    }
+}
+
 /// Reads the entries.
 pub(super) fn read(
     document: &Document<'_>,
@@ -61,6 +69,8 @@ pub(super) fn read(
         let mut reader = Reader { document, report };
         let limits = entry.get("rateLimit").unwrap_or(&Value::Null);
         let requests = reader.rate(limits, &format!("{pointer}/rateLimit"), "requests");
+        let [queued, bytes] = ["queued", "bytes"].map(|name| limits.get(name).and_then(Value::as_u64));
+        warn_of_room(&mut reader, &format!("{pointer}/rateLimit"), queued, bytes);
         let callbacks = read_callbacks(&mut reader, pointer, entry, environment);
         let (retention, redact_after) = read_retention(&mut reader, pointer, entry);
         let text = |name: &str| entry.get(name).and_then(Value::as_str).map(str::to_owned);
@@ -76,7 +86,8 @@ pub(super) fn read(
                     .and_then(|weight| weight.try_into().ok())
                     .unwrap_or(1),
                 requests,
-                queued: limits.get("queued").and_then(Value::as_u64),
+                queued,
+                bytes,
                 callbacks,
                 retention,
                 redact_after,

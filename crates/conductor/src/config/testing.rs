@@ -1,6 +1,8 @@
 //! What the tests of the configuration share: two plugins and a directory with the three files.
 
+use std::num::NonZeroU32;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use conductor_channels::{ChannelContext, ChannelPlugin, Classic, InitError, Plugin, Setting};
@@ -135,7 +137,11 @@ impl ChannelPlugin for Pager {
     const KIND: &'static str = "pager";
     const ABOUT: &'static str = "Beeps.";
     const SETTINGS: &'static [Setting] = &[setting("NUMBER", false, true, None)];
-    const RATE: Option<Rate> = None;
+    const RATE: Option<Rate> = Some(Rate {
+        limit: NonZeroU32::new(2).expect("2 is not zero"),
+        per: Duration::from_secs(1),
+        burst: NonZeroU32::new(2).expect("2 is not zero"),
+    });
     const LIMITS: Limits = Limits::NONE;
     type Config = PagerConfig;
     fn validate(_: &Self::Config, _: &mut Problems) {}

@@ -200,6 +200,34 @@ impl Gate {
         }
     }
 
+    /// An attempt came back that was made through another account than the channel has now: it says nothing of this one.
+    pub(crate) fn leave_behind(&mut self, began: Timestamp) {
+        self.under_way = self.under_way.saturating_sub(1);
+        self.probing &= began < self.probe_began;
+    }
+
+    /// Another configuration allows so many attempts at once at such a pace.
+    pub(crate) fn allow(&mut self, max: u32, rate: Option<Rate>, now: Timestamp) {
+        self.follow(now);
+        (self.max, self.rate) = (max, rate);
+        if let Some(rate) = rate {
+            // What was sent at a slower pace keeps nobody waiting longer than a burst at this one would.
+            let latest = micros(now).saturating_add(interval(rate).saturating_mul(i64::from(rate.burst.get())));
+            self.on_pace_at = self.on_pace_at.min(latest);
+        }
+    }
+
+    /// Another account stands behind it now, or none: nothing is known of it. Only pauses that were asked for stay, as
+    /// some providers count by address. Returns whether it was stopped.
+    pub(crate) fn begin_anew(&mut self, now: Timestamp) -> bool {
+        self.follow(now);
+        let was_stopped = std::mem::replace(&mut self.stopped, false);
+        (self.ask_after, self.open_for) = (ASK_FIRST, OPEN_FIRST);
+        (self.failures, self.limited, self.breaker, self.probing) = (0, 0, Breaker::Closed, false);
+        self.set_health(Health::Unknown, now);
+        was_stopped
+    }
+
     /// Nothing begins before this time.
     pub(crate) fn pause_until(&mut self, until: Timestamp) {
         self.paused_until = self.paused_until.max(Some(until));
@@ -421,6 +449,35 @@ mod tests {
         gate.enter(at(20));
         gate.leave(Ok(()), "", NOW, at(20), at(21));
         assert_eq!((gate.admits(at(21)), gate.next_ask()), (Admission::Now, ASK_FIRST));
+    }
+
+    #[test]
+    fn a_faster_pace_counts_at_once_and_a_slower_one_from_then_on() {
+        let number = |n| NonZeroU32::new(n).unwrap();
+        let rate = |seconds| Rate { limit: number(1), per: Duration::from_secs(seconds), burst: number(1) };
+        let mut gate = Gate::new(9, Some(rate(3_600)));
+        gate.enter(at(1_000));
+        assert_eq!(gate.admits(at(2_000)), Admission::At(at(3_601_000)));
+        gate.allow(9, Some(rate(5)), at(2_000));
+        assert_eq!(gate.admits(at(2_000)), Admission::At(at(7_000)));
+        gate.allow(9, None, at(2_000));
+        assert_eq!(gate.admits(at(2_000)), Admission::Now);
+        gate.allow(1, Some(rate(5)), at(2_000));
+        assert_eq!(gate.admits(at(9_000)), Admission::Closed, "one is under way");
+    }
+
+    #[test]
+    fn another_account_lets_a_stopped_channel_go_on_and_the_old_one_has_no_more_say() {
+        let mut gate = Gate::new(9, None);
+        for _ in 0..2 {
+            gate.enter(NOW);
+        }
+        gate.leave(Err(SendErrorKind::Unauthorized), "bad token", NOW, NOW, at(5));
+        assert!(gate.begin_anew(at(6)));
+        assert_eq!((gate.admits(at(6)), gate.state().health), (Admission::Now, Health::Unknown));
+        gate.leave_behind(NOW);
+        assert_eq!((gate.admits(at(7)), gate.under_way(), gate.next_ask()), (Admission::Now, 0, ASK_FIRST));
+        assert!(!gate.begin_anew(at(8)));
     }
 
     #[test]

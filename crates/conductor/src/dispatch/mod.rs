@@ -14,6 +14,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::app::App;
+use crate::registry::fingerprint::Fingerprint;
+use crate::registry::{InUse, LiveChannel, Registry};
 use attempt::Turns;
 use entry::{Entry, Limited};
 use gate::Gate;
@@ -25,12 +27,14 @@ pub use shelf::Capacity;
 mod attempt;
 mod content;
 mod entry;
+mod follow;
 mod gate;
 mod question;
 mod report;
 mod schedule;
 mod share;
 mod shelf;
+mod span;
 mod stock;
 
 /// The most that is claimed in one go.
@@ -72,6 +76,8 @@ enum Event {
         began: Timestamp,
         at: Timestamp,
         keeps_lane: bool,
+        /// Through whom it was sent: the channel may have another account by now.
+        account: Option<Fingerprint>,
     },
     /// What became of it is written, or the store is closed: a kept lane may go on.
     Settled { entry: Entry, next: Option<Queued>, keeps_lane: bool },
@@ -83,6 +89,8 @@ enum Event {
 
 struct Dispatcher {
     app: Arc<App>,
+    /// The configuration that the schedule follows.
+    registry: Arc<Registry>,
     schedule: Schedule,
     under_way: usize,
     under_way_max: UnderWayMax,
@@ -100,6 +108,7 @@ pub async fn run(app: Arc<App>, bounds: Bounds, tracker: TaskTracker, stop: Canc
     // and asks for one part at a time.
     let (events, mut received) = mpsc::unbounded_channel();
     let mut dispatcher = Dispatcher {
+        registry: app.registry(),
         app,
         schedule: Schedule::with_capacity(bounds.capacity),
         under_way: 0,
@@ -123,6 +132,7 @@ pub async fn run(app: Arc<App>, bounds: Bounds, tracker: TaskTracker, stop: Canc
         tokio::select! {
             () = stop.cancelled() => {}
             () = app.store.arrived() => {}
+            () = app.registry_replaced() => {}
             () = tokio::time::sleep(wait) => {}
             event = received.recv() => {
                 if let Some(event) = event {
@@ -136,6 +146,7 @@ pub async fn run(app: Arc<App>, bounds: Bounds, tracker: TaskTracker, stop: Canc
 impl Dispatcher {
     /// Takes in what has arrived and begins what may begin. Returns whether there may be more to do at once.
     async fn step(&mut self) -> bool {
+        self.follow();
         self.look_ahead();
         let took_in = self.take_in().await;
         let filled = self.fill().await;
@@ -208,14 +219,10 @@ impl Dispatcher {
         if !is_near(queued, self.horizon) {
             return None;
         }
-        let registry = self.app.registry();
+        let registry = &self.registry;
         let describe = || {
-            let weight = registry.tenant(queued.tenant).map_or(1, |tenant| tenant.weight);
-            match registry.channel(queued.channel) {
-                Some(channel) => (Gate::new(channel.max_concurrency, channel.rate), channel.ordered, weight),
-                // A channel that is configured no more: its deliveries end, a few at a time.
-                None => (Gate::new(1, None), false, weight),
-            }
+            let shape = follow::shape(registry.channel(queued.channel).map(Arc::as_ref));
+            (Gate::new(shape.max, shape.rate), shape.ordered, follow::weight(registry, queued.tenant))
         };
         Some(self.schedule.channel_place(queued.tenant, queued.channel, describe))
     }
@@ -258,6 +265,8 @@ impl Dispatcher {
         match claimed {
             Claimed::Leased(lease) => {
                 self.under_way += 1;
+                self.app.metrics.under_way(self.under_way);
+                self.schedule.channel(entry.channel()).tasks += 1;
                 let (app, events) = (Arc::clone(&self.app), self.events.clone());
                 self.tracker.spawn(attempt(app, entry, *lease, events));
             }
@@ -278,6 +287,7 @@ impl Dispatcher {
     }
 
     fn handle(&mut self, event: Event) {
+        self.follow();
         let now = self.app.clock.now();
         match event {
             Event::Tried { entry, result: None, keeps_lane, .. } => {
@@ -286,14 +296,19 @@ impl Dispatcher {
                     self.schedule.left(entry, Lane::Free, now);
                 }
             }
-            Event::Tried { entry, result: Some(result), reason, began, at, keeps_lane } => {
+            Event::Tried { entry, result: Some(result), reason, began, at, keeps_lane, account } => {
                 let lane = self.lane_after(&entry, &result, at);
+                let is_current = self.is_current(entry.channel(), account);
                 let gate = &mut self.schedule.channel(entry.channel()).gate;
-                let was_stopped = gate.is_stopped();
-                gate.leave(result, &reason, pause_of(&result, at).unwrap_or(at), began, at);
-                if gate.is_stopped() && !was_stopped {
-                    let after = gate.next_ask();
-                    self.schedule.ask_at(entry.channel(), now.plus(after));
+                if is_current {
+                    let was_stopped = gate.is_stopped();
+                    gate.leave(result, &reason, pause_of(&result, at).unwrap_or(at), began, at);
+                    if gate.is_stopped() && !was_stopped {
+                        let after = gate.next_ask();
+                        self.schedule.ask_at(entry.channel(), now.plus(after));
+                    }
+                } else {
+                    gate.leave_behind(began);
                 }
                 self.tell(entry.channel());
                 if !keeps_lane {
@@ -302,6 +317,8 @@ impl Dispatcher {
             }
             Event::Settled { entry, next, keeps_lane } => {
                 self.under_way -= 1;
+                self.app.metrics.under_way(self.under_way);
+                self.schedule.channel(entry.channel()).tasks -= 1;
                 let (limited, until, pause) = self.limited.remove(&entry.key).unwrap_or_default();
                 match next {
                     Some(next) if next.key == entry.key => {
@@ -326,7 +343,10 @@ impl Dispatcher {
                 let at = self.schedule.channel(place).gate.admit_part(now, PART_PATIENCE);
                 let _ = reply.send(at.map(|at| at.since(now)));
             }
-            Event::Answered { place, health } => self.answered(place, &health, now),
+            Event::Answered { place, health } => {
+                self.schedule.channel(place).tasks -= 1;
+                self.answered(place, &health, now);
+            }
         }
     }
 
@@ -347,8 +367,7 @@ impl Dispatcher {
         let id = self.schedule.channel_id(place);
         let gate = &self.schedule.channel(place).gate;
         let (state, stopped) = (gate.state(), gate.is_stopped());
-        let registry = self.app.registry();
-        let Some(channel) = registry.channel(id) else { return };
+        let Some(channel) = self.registry.channel(id) else { return };
         let before = channel.flow.state();
         if before == state {
             return;
@@ -374,47 +393,68 @@ fn pause_of(result: &Result<(), SendErrorKind>, at: Timestamp) -> Option<Timesta
 }
 
 /// An attempt ends after some parts of its text. The rest keeps its place in the lane.
-async fn give_back(app: &App, entry: Entry, lease: Lease, began: Timestamp, events: &mpsc::UnboundedSender<Event>) {
-    let (at, keeps_lane) = (app.clock.now(), true);
+async fn give_back(
+    app: &App,
+    account: Fingerprint,
+    entry: Entry,
+    lease: Lease,
+    began: Timestamp,
+    events: &mpsc::UnboundedSender<Event>,
+) {
+    let (at, keeps_lane, account) = (app.clock.now(), true, Some(account));
     let next = entry.queued(&lease);
     let (result, reason) = (Some(Ok(())), String::new());
-    let _ = events.send(Event::Tried { entry, result, reason, began, at, keeps_lane });
+    let _ = events.send(Event::Tried { entry, result, reason, began, at, keeps_lane, account });
     app.store.release(lease).await;
     let _ = events.send(Event::Settled { entry, next: Some(next), keeps_lane });
 }
 
+/// A delivery's channel as it is configured now, and a promise that it is not shut down meanwhile. None: it is configured
+/// no more.
+fn enter(app: &App, lease: &Lease) -> Option<(Arc<LiveChannel>, InUse)> {
+    loop {
+        let registry = app.registry();
+        let channel = registry.channel(lease.channel).filter(|channel| channel.tenant == lease.notification.tenant)?;
+        if let Some(in_use) = channel.enter() {
+            return Some((Arc::clone(channel), in_use));
+        }
+        // It is being shut down, so that another configuration is in place by now.
+    }
+}
+
 /// One attempt under way.
 async fn attempt(app: Arc<App>, entry: Entry, mut lease: Lease, events: mpsc::UnboundedSender<Event>) {
-    let registry = app.registry();
     let now = app.clock.now();
     let (id, tenant, accepted_at) = (lease.notification.id, lease.notification.tenant, lease.notification.accepted_at);
     let skip = |keeps_lane| {
-        let _ =
-            events.send(Event::Tried { entry, result: None, reason: String::new(), began: now, at: now, keeps_lane });
+        let (result, reason, began, at, account) = (None, String::new(), now, now, None);
+        let _ = events.send(Event::Tried { entry, result, reason, began, at, keeps_lane, account });
         keeps_lane
     };
-    let channel = registry.channel(lease.channel).filter(|channel| channel.tenant == tenant);
-    let kind = channel.map_or("removed", |channel| channel.kind);
-    let (finished, keeps_lane) = match channel {
+    let entered = enter(&app, &lease);
+    let kind = entered.as_ref().map_or("removed", |(channel, _)| channel.kind);
+    let (finished, keeps_lane) = match entered {
         None => (attempt::give_up(FailureReason::ChannelRemoved, now), skip(false)),
-        Some(channel) if now >= lease.expires_at => {
+        Some((channel, _)) if now >= lease.expires_at => {
             (attempt::give_up(FailureReason::Expired, now), skip(channel.ordered))
         }
-        Some(channel) => {
+        Some((channel, in_use)) => {
             let turns = Turns { place: entry.channel(), events: events.clone() };
-            let Some(tried) = attempt::send(&app, channel, &mut lease, &turns).await else {
-                return give_back(&app, entry, lease, now, &events).await;
+            let account = channel.prints.account;
+            let Some(tried) = attempt::send(&app, &channel, &mut lease, &turns).await else {
+                return give_back(&app, account, entry, lease, now, &events).await;
             };
+            drop(in_use);
             let at = app.clock.now();
-            let finished = attempt::conclude(channel, &lease, &tried, at, fastrand::f64());
-            report::attempt(channel, &lease, &tried, &finished);
+            let finished = attempt::conclude(&channel, &lease, &tried, at, fastrand::f64());
+            report::attempt(&channel, &lease, &tried, &finished);
             let outcome = attempt::outcome(&tried);
             app.metrics.attempted(tenant, channel.kind, outcome, tried.took);
             // What was sent in order has left in order, whenever that is written down.
             let keeps_lane = channel.ordered && tried.result.is_err();
             let reason = tried.result.as_ref().err().map(|error| error.message.clone()).unwrap_or_default();
-            let result = Some(tried.result.map(drop).map_err(|error| error.kind));
-            let _ = events.send(Event::Tried { entry, result, reason, began: now, at, keeps_lane });
+            let (result, account) = (Some(tried.result.map(drop).map_err(|error| error.kind)), Some(account));
+            let _ = events.send(Event::Tried { entry, result, reason, began: now, at, keeps_lane, account });
             (finished, keeps_lane)
         }
     };

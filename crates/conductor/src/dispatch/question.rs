@@ -20,10 +20,11 @@ impl Dispatcher {
         if !self.schedule.channel(place).gate.is_stopped() {
             return;
         }
-        let registry = self.app.registry();
-        let Some(channel) = registry.channel(id).map(Arc::clone) else {
+        let found = self.registry.channel(id).map(Arc::clone);
+        let Some((channel, in_use)) = found.and_then(|channel| channel.enter().map(|in_use| (channel, in_use))) else {
             return self.answered(place, &Health::Unknown, now);
         };
+        self.schedule.channel(place).tasks += 1;
         let events = self.events.clone();
         let stop = self.app.stop.clone();
         self.tracker.spawn(async move {
@@ -31,6 +32,7 @@ impl Dispatcher {
                 () = stop.cancelled() => {}
                 health = health_of(&channel) => drop(events.send(Event::Answered { place, health })),
             }
+            drop(in_use);
         });
     }
 
@@ -48,7 +50,7 @@ impl Dispatcher {
         }
         let after = gate.next_ask();
         self.schedule.ask_at(place, now.plus(after));
-        if let Some(channel) = self.app.registry().channel(id) {
+        if let Some(channel) = self.registry.channel(id) {
             report::still_stopped(channel, health, after);
         }
     }

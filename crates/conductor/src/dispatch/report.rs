@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use conductor_core::store::{Finished, Lease};
 use conductor_core::{Health, Settlement};
+use tracing::field::display;
 
 use super::attempt::{Tried, outcome};
 use crate::registry::LiveChannel;
@@ -11,11 +12,12 @@ use crate::registry::LiveChannel;
 /// The one line that tells of an attempt.
 pub(super) fn attempt(channel: &LiveChannel, lease: &Lease, tried: &Tried, finished: &Finished) {
     let duration_ms = u64::try_from(tried.took.as_millis()).unwrap_or(u64::MAX);
+    let trace = tried.trace.map(|trace| display(trace.id()));
     let Err(error) = &tried.result else {
         tracing::info!(
             notification.id = %lease.notification.id, delivery.id = %lease.key.id(), tenant.id = %channel.tenant,
             channel.name = %channel.name, channel.kind = channel.kind, attempt = lease.attempt, duration_ms,
-            "Notification sent",
+            trace.id = trace, "Notification sent",
         );
         return;
     };
@@ -30,7 +32,7 @@ pub(super) fn attempt(channel: &LiveChannel, lease: &Lease, tried: &Tried, finis
         notification.id = %lease.notification.id, delivery.id = %lease.key.id(), tenant.id = %channel.tenant,
         channel.name = %channel.name, channel.kind = channel.kind, attempt = lease.attempt, duration_ms,
         outcome = %outcome(tried), code = error.code.as_deref(), detail = %error.message, follows,
-        "Notification not sent",
+        trace.id = trace, "Notification not sent",
     );
 }
 
@@ -39,20 +41,27 @@ pub(super) fn health(channel: &LiveChannel, before: &Health, now: &Health, stopp
     match (before, now) {
         (_, Health::Down { reason }) if stopped => tracing::error!(
             channel.id = %channel.id, channel.name = %channel.name, channel.kind = channel.kind, reason,
-            "The provider refuses this channel: it is stopped. Its deliveries wait until the configuration is mended \
-             and the server is started again, or until the provider, which is asked from time to time, says that the \
-             channel works",
+            "The provider refuses this channel: it is stopped. Its deliveries wait until its settings are mended, or \
+             until the provider, which is asked from time to time, says that the channel works",
         ),
         (_, Health::Down { reason }) => tracing::warn!(
             channel.id = %channel.id, channel.name = %channel.name, channel.kind = channel.kind, reason,
             "The channel is down: attempts pause, and one at a time probes it",
         ),
-        (Health::Down { .. }, _) => tracing::info!(
+        (Health::Down { .. }, Health::Up) => tracing::info!(
             channel.id = %channel.id, channel.name = %channel.name, channel.kind = channel.kind,
             "The channel is up again",
         ),
         _ => {}
     }
+}
+
+/// A stopped channel has another account.
+pub(super) fn mended(channel: &LiveChannel) {
+    tracing::info!(
+        channel.id = %channel.id, channel.name = %channel.name, channel.kind = channel.kind,
+        "The settings of a stopped channel have changed: what waits is sent",
+    );
 }
 
 /// A stopped channel was asked whether it works, and does not, or does not know.

@@ -16,6 +16,7 @@ use super::shelf::{Capacity, Room, Shelf, Want};
 
 mod backlog;
 mod pauses;
+mod reshape;
 
 /// Every so many picks of a tenant, normal goes before high; and every so many of those, low goes first.
 const NORMAL_FIRST_EVERY: u32 = 8;
@@ -65,6 +66,10 @@ pub(crate) struct ChannelQueue {
     /// It stands in the list of those that have their share under way.
     crowded: bool,
     shelves: [Shelf; CLASSES],
+    /// How many tasks know it by its place: attempts that are not settled, questions that are not answered.
+    pub(crate) tasks: u32,
+    /// Nobody knows it any more: its place is for another.
+    vacant: bool,
 }
 
 #[derive(Default)]
@@ -108,6 +113,8 @@ pub(crate) struct Schedule {
     share: u32,
     /// Channels that have as much.
     crowded: Vec<u32>,
+    /// Places that are for others.
+    vacant: Vec<u32>,
 }
 
 #[cfg(test)]
@@ -134,6 +141,7 @@ impl Schedule {
             to_ask: Vec::new(),
             share: u32::MAX,
             crowded: Vec::new(),
+            vacant: Vec::new(),
         }
     }
 
@@ -165,7 +173,7 @@ impl Schedule {
             });
             place_of(self.tenants.len() - 1)
         });
-        self.channels.push(ChannelQueue {
+        let queue = ChannelQueue {
             id: channel,
             tenant: tenant_place,
             ordered,
@@ -176,8 +184,19 @@ impl Schedule {
             alarm: None,
             crowded: false,
             shelves: Default::default(),
-        });
-        let place = place_of(self.channels.len() - 1);
+            tasks: 0,
+            vacant: false,
+        };
+        let place = match self.vacant.pop() {
+            Some(place) => {
+                self.channels[place as usize] = queue;
+                place
+            }
+            None => {
+                self.channels.push(queue);
+                place_of(self.channels.len() - 1)
+            }
+        };
         self.channel_places.insert(channel, place);
         place
     }

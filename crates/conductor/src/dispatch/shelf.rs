@@ -113,8 +113,17 @@ impl Shelf {
         }
     }
 
+    /// One that holds nothing yet: all there is, is in the store.
+    pub(crate) fn of_the_store() -> Self {
+        Self { rest: Some(Rest { after: None }), ..Self::default() }
+    }
+
+    /// Whether nothing is held, and nothing is left to the store.
+    pub(crate) fn is_done(&self) -> bool {
+        self.held == 0 && self.rest.is_none() && self.stocks.is_done()
+    }
+
     /// How many are held.
-    #[cfg(test)]
     pub(crate) fn held(&self) -> usize {
         self.held
     }

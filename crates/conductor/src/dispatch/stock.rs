@@ -57,6 +57,11 @@ impl Stocks {
         }
     }
 
+    /// Whether nothing is held, and nothing is left to the store.
+    pub(crate) fn is_done(&self) -> bool {
+        self.lanes.values().all(|stock| stock.held == 0 && stock.rest.is_none())
+    }
+
     /// One more is held.
     pub(crate) fn count_in(&mut self, lane: u64, room: Room) {
         self.change(lane, room, |stock| stock.held += 1);

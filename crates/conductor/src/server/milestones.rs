@@ -12,6 +12,7 @@ pub(super) async fn started(app: &App) {
     let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
     let details = Details::new()
         .text("version", env!("CARGO_PKG_VERSION"))
+        .text("configuration", &registry.version().hash)
         .number("tenants", count(registry.tenants().count()))
         .number("channels", count(registry.channels().count()));
     record(app, AuditKind::Started, details).await;

@@ -76,39 +76,3 @@ async fn metrics_are_open_on_their_own_listener_and_where_no_operators_key_is_se
     assert_eq!(own.get("/metrics").await.status, 200);
     own.get("/docs/docs.js").await.problem(404);
 }
-
-#[tokio::test]
-async fn a_tenant_asks_only_as_often_as_it_may() {
-    let mut world = World::new();
-    world.tenants[0]["rateLimit"] = json!({ "requests": { "per": "1h", "limit": 2, "burst": 3 } });
-    let server = world.start().await;
-    let (a, b) = (Client::new(&server, Some(KEY_A)), Client::new(&server, Some(KEY_B)));
-    for _ in 0..3 {
-        a.get("/channels").await.expect(200);
-    }
-    let refused = a.get("/channels").await;
-    assert_eq!(refused.problem(429)["type"], "/docs#problem-rate-limited");
-    let seconds: u64 = refused.header("retry-after").unwrap().parse().unwrap();
-    assert!((1700..=1800).contains(&seconds), "{seconds}");
-    assert_eq!(refused.header("ratelimit-policy"), Some("\"requests\";q=2;w=3600"));
-    assert_eq!(refused.header("ratelimit"), Some(format!("\"requests\";r=0;t={seconds}").as_str()));
-    b.get("/channels").await.expect(200);
-}
-
-#[tokio::test]
-async fn a_tenant_queues_only_as_much_as_it_may() {
-    let mut world = World::new();
-    world.tenants[0]["rateLimit"] = json!({ "queued": 2 });
-    let server = world.start().await;
-    let (a, b) = (Client::new(&server, Some(KEY_A)), Client::new(&server, Some(KEY_B)));
-    let later = json!({ "channel": "log", "message": "later", "sendAt": "2999-01-01T00:00:00Z" });
-    let first = a.send(&later).await;
-    a.send(&later).await;
-    let refused = a.post("/notifications", &later).await;
-    assert_eq!(refused.problem(429)["type"], "/docs#problem-queue-full");
-    assert!(refused.header("retry-after").is_some());
-    b.send(&later).await;
-    a.act(&format!("/notifications/{first}/cancel")).await.expect(200);
-    let batch = a.post("/notifications/batch", &json!({ "notifications": [later, later] })).await.expect(207);
-    assert_eq!([&batch["results"][0]["status"], &batch["results"][1]["status"]], [&json!(202), &json!(429)]);
-}

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::callbacks::{callback, with_callbacks};
 use crate::support::client::{Client, reply};
 use crate::support::description::{DESCRIPTION, OPERATIONS, Operation, seen, validator};
-use crate::support::provider::{Answer, Provider};
+use crate::support::provider::{Answer, DEADLINE, Provider};
 use crate::support::receipts::{SMS_CHANNEL, WHATSAPP_CHANNEL, sms_receipt, whatsapp_receipt};
 use crate::support::server::{ADMIN_KEY, KEY_A, TENANT_A, TestServer, World};
 
@@ -74,6 +74,25 @@ async fn drive_refusals(server: &TestServer, operation: &Operation) {
     }
 }
 
+/// What everybody is answered from whose address too many wrong keys have come.
+async fn drive_failures(server: &TestServer) {
+    let start = std::time::Instant::now();
+    let wrong = Client::new(server, Some("wrong"));
+    while wrong.get("/channels").await.status != 429 {
+        assert!(start.elapsed() < DEADLINE, "wrong keys are never too many");
+    }
+    for operation in OPERATIONS.iter().filter(|operation| operation.statuses().contains(&429)) {
+        let mut path = operation.path_with(&[("id", NO_ID), ("channelId", WHATSAPP_CHANNEL)]);
+        if operation.method == Method::GET && operation.path.starts_with("/receipts") {
+            path.push_str("?hub.mode=subscribe&hub.challenge=1&hub.verify_token=another");
+        }
+        // A moment passes, and one more may fail.
+        while reply(wrong.request(operation.method.clone(), &path)).await.status != 429 {
+            assert!(start.elapsed() < 4 * DEADLINE, "{}", operation.name());
+        }
+    }
+}
+
 async fn drive_successes(server: &TestServer) {
     let a = Client::new(server, Some(KEY_A));
     let hook = json!({ "channel": "webhook", "message": "m" });
@@ -106,6 +125,19 @@ async fn drive_successes(server: &TestServer) {
         Client::new(server, None).get(path).await;
     }
     assert_eq!(Client::new(server, Some(ADMIN_KEY)).get("/metrics").await.status, 200);
+    drive_reload(server).await;
+}
+
+async fn drive_reload(server: &TestServer) {
+    let operator = Client::new(server, Some(ADMIN_KEY));
+    operator.act("/reload").await.expect(200);
+    let file = server.directory().join("config/plugins.json");
+    let good = std::fs::read(&file).expect("a file");
+    std::fs::write(&file, "{}").expect("it is written");
+    let refused = operator.act("/reload").await.problem(422);
+    assert!(refused["details"][0]["message"].as_str().is_some_and(|text| text.contains("plugins.json")), "{refused}");
+    std::fs::write(&file, good).expect("it is written");
+    operator.act("/reload").await.expect(200);
 }
 
 /// As many as may run at once, each so slow that it does not end by itself.
@@ -138,6 +170,7 @@ async fn every_call_answers_as_it_is_described() {
     }
     drive_successes(&server).await;
     drive_receipts(&server).await;
+    drive_failures(&server).await;
     let seen = seen();
     let mut missing = Vec::new();
     for operation in OPERATIONS.iter() {

@@ -18,6 +18,7 @@ use crate::support::server::{ADMIN_KEY, KEY_A, KEY_B, TENANT_A, TENANT_B, TestSe
 
 mod libraries;
 mod receivers;
+mod reloads;
 
 /// What signs the callbacks of these tests.
 pub(crate) const SECRET: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";

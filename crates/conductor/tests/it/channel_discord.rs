@@ -114,6 +114,60 @@ async fn a_gateway_that_is_down_stops_neither_the_start_nor_the_sends_and_comes_
     server.stop().await;
 }
 
+#[tokio::test]
+async fn a_reload_that_changes_its_neighbours_or_itself_leaves_a_bot_connected() {
+    let discord = FakeDiscord::start(TOKEN, Duration::from_secs(10)).await;
+    let world = bots(&discord);
+    let server = world.clone().start().await;
+    for (key, name) in [(KEY_A, "alerts"), (KEY_A, "news"), (KEY_B, "alerts")] {
+        server.wait_for_health(key, name, "up").await;
+    }
+    let first = world.channels.len() - 3;
+    let changes: [&dyn Fn(&mut World); 5] = [
+        // A neighbour of another type, a tenant's share: not a word of any bot.
+        &|world| world.channels[0]["options"] = json!({ "expiresAfter": "1h" }),
+        &|world| world.tenants[0]["weight"] = json!(7),
+        // One of the bot's channels has another pace, another name, another room; and one goes.
+        &|world| world.channels[first]["options"]["maxConcurrency"] = json!(2),
+        &|world| {
+            world.channels[first]["channelName"] = json!("renamed");
+            world.channels[first + 1]["options"]["channelId"] = json!("44");
+        },
+        &|world| drop(world.channels.remove(first)),
+    ];
+    let mut changed = world.clone();
+    for change in changes {
+        change(&mut changed);
+        let (status, told) = server.reload(&changed).await;
+        assert_eq!(status, 200, "{told:#}");
+        server.wait_for_health(KEY_B, "alerts", "up").await;
+        let id = server.send(KEY_B, &json!({ "channel": "discord", "message": "hello" })).await;
+        server.wait_for(KEY_B, &id, "sent").await;
+    }
+    // What was left behind is shut down by now, as others of its bot are not.
+    assert_eq!((discord.identifies(), discord.resumes(), discord.live()), (1, 0, 1));
+    let without = World { plugins: world.plugins.clone(), ..World::new() };
+    assert_eq!(server.reload(&without).await.0, 200);
+    discord.until("a goodbye", |discord| discord.seen().contains(&fake::Seen::Closed(Some(1000)))).await;
+    assert_eq!(discord.identifies(), 1);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_bot_with_a_mended_token_comes_online_without_a_restart() {
+    let discord = FakeDiscord::start(TOKEN, Duration::from_secs(10)).await;
+    let mut wrong = bots(&discord);
+    let token = wrong.variables.last_mut().expect("the token");
+    token.1 = "an.old.token".to_owned();
+    let server = wrong.start().await;
+    server.wait_for_health(KEY_A, "alerts", "down").await;
+    assert_eq!(server.reload(&bots(&discord)).await.0, 200);
+    for (key, name) in [(KEY_A, "alerts"), (KEY_A, "news"), (KEY_B, "alerts")] {
+        server.wait_for_health(key, name, "up").await;
+    }
+    server.stop().await;
+}
+
 fn webhook(provider: &Provider) -> World {
     let mut world = World::new();
     let options = json!({ "baseUrl": provider.url(), "allowNetworks": ["127.0.0.0/8"] });

@@ -288,8 +288,15 @@ async fn a_second_server_on_the_same_data_is_refused_and_the_first_goes_on() {
     let (directory, config) = (server.directory(), server.directory().join("config"));
     let environment = conductor::config::environment::Environment::from_pairs(world.variables.clone());
     let (configuration, _) = conductor::config::load(&config, &environment, PLUGINS).unwrap_or_else(|r| panic!("{r}"));
+    let source = conductor::config::Source {
+        config_dir: config,
+        plugins: PLUGINS,
+        settings: None,
+        environment: Box::new(|| conductor::config::environment::Environment::from_pairs([("A", "B")])),
+    };
     let second = Server::start(Options {
         configuration,
+        source,
         data_dir: directory.to_owned(),
         listener: std::net::TcpListener::bind("127.0.0.1:0").unwrap(),
         metrics_listener: None,
@@ -298,6 +305,7 @@ async fn a_second_server_on_the_same_data_is_refused_and_the_first_goes_on() {
         clock: Arc::new(SystemClock),
         limits: world.limits,
         audit_kept: None,
+        trusted_proxies: Vec::new(),
     });
     assert!(matches!(second.await, Err(StartError::Store(_))));
     let id = server.send(KEY_A, &json!({ "channel": "log", "message": "x" })).await;

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "what a test needs may end it by unwrapping, as the test itself may")]
 
+mod api_attack;
 mod api_auth;
 mod api_batch;
 mod api_dead_letters;
@@ -9,6 +10,7 @@ mod api_document;
 mod api_idempotency;
 mod api_input;
 mod api_isolation;
+mod api_limits;
 mod api_lists;
 mod api_replays;
 mod api_send;
@@ -43,16 +45,23 @@ mod examples;
 mod fairness;
 mod faults;
 mod first_run;
+mod fuzzing;
 mod loop_guard;
+mod metrics;
 mod model;
+mod monitoring;
 mod packaging;
 mod patience;
+mod reload;
 mod repository;
 mod retention;
+mod rotation;
 mod secrets;
 mod signals;
 mod start_faults;
 mod stop;
 mod support;
+mod systemd;
 mod tidy;
+mod traces;
 mod upgrades;

@@ -67,6 +67,23 @@ fn compose_files_keep_data_and_let_attempts_end() {
 }
 
 #[test]
+fn compose_files_give_no_service_of_ours_more_than_it_needs() {
+    for path in COMPOSE_FILES {
+        let file = yaml::load(Path::new(path), &[]);
+        let ours = file["services"].as_object().expect("there are services").iter();
+        for (name, service) in ours.filter(|(_, service)| service["image"] == "conductor:latest") {
+            assert_eq!(service["read_only"], true, "{path}: {name}");
+            assert_eq!(texts(&service["cap_drop"]), ["ALL"], "{path}: {name}");
+            assert_eq!(texts(&service["security_opt"]), ["no-new-privileges:true"], "{path}: {name}");
+            let is_root = service["user"] == "root";
+            assert_eq!(service["cap_add"].is_array(), is_root, "{path}: {name}");
+            // SQLite may need a place for what does not fit into memory.
+            assert!(is_root || texts(&service["tmpfs"]) == ["/tmp"], "{path}: {name}");
+        }
+    }
+}
+
+#[test]
 fn compose_secrets_are_declared_and_named() {
     let file = yaml::load(Path::new(COMPOSE_FILES[1]), &[]);
     let conductor = &file["services"]["conductor"];

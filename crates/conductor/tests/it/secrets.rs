@@ -311,6 +311,14 @@ fn commands(heard: &mut Heard, folder: &Path, port: &str) {
     heard.keep("channel add", added.with(2).text());
 }
 
+/// What other users of the machine see of a process.
+fn keep_process(heard: &mut Heard, id: u32) {
+    for name in ["cmdline", "comm", "status", "limits"] {
+        let text = std::fs::read(format!("/proc/{id}/{name}")).expect("what the system tells of it");
+        heard.keep(format!("/proc/…/{name}"), String::from_utf8_lossy(&text));
+    }
+}
+
 /// What the store's files hold.
 fn keep_store(heard: &mut Heard, folder: &Path) {
     for name in ["conductor.db", "conductor.db-wal"] {
@@ -386,6 +394,7 @@ async fn nothing_that_is_printed_holds_a_secret() {
         command.env("LOG_FORMAT", format).env(variable, "trace").env("METRICS_ADDR", "127.0.0.1:0");
         let process = Process::serve(&mut command);
         let url = process.url.clone();
+        keep_process(&mut heard, process.id());
         drive_routes(&mut heard, &url).await;
         drive_mistakes(&mut heard, &url).await;
         drive_deliveries(&mut heard, &url).await;
@@ -410,6 +419,9 @@ async fn nothing_that_is_printed_holds_a_secret() {
         ("a server with LOG_LEVEL=trace in text", "the message: answer 404"),
         ("a server with LOG_LEVEL=trace in json", "\"message\":\"the message: answer 404\""),
         ("a server with RUST_LOG=trace", "[TRACE]"),
+        ("/proc/…/cmdline", "conductor"),
+        ("answer to GET /docs", "<html"),
+        ("answer to GET /openapi.json", "\"openapi\""),
         ("the file conductor.db", "the message: answer 404"),
         ("a story", "***"),
         ("channel test chat --send", "***"),
@@ -450,4 +462,24 @@ fn a_new_key_is_shown_once_and_by_its_own_command_alone() {
         }
     }
     assert_eq!(known.iter().collect::<std::collections::BTreeSet<_>>().len(), 4);
+}
+
+/// It ends by a signal that has the system write down its memory, where it is allowed to.
+#[test]
+fn a_process_that_dies_leaves_no_core_dump() {
+    let folder = TempDir::new().expect("a folder");
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &format!("ulimit -c unlimited; exec {} serve", env!("CARGO_BIN_EXE_conductor"))]);
+    let mut process = Process::serve(shell.current_dir(folder.path()).env("PORT", "0").env("HOST", "127.0.0.1"));
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", process.id())).expect("its limits");
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).expect("a limit");
+    assert_eq!(core.split_whitespace().skip(4).take(2).collect::<Vec<_>>(), ["0", "0"], "{core}");
+    process.signal(rustix::process::Signal::ABORT);
+    let start = Instant::now();
+    while process.is_running() {
+        assert!(start.elapsed() < DEADLINE, "it does not end");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let left: Vec<_> = std::fs::read_dir(folder.path()).expect("a folder").flatten().map(|e| e.file_name()).collect();
+    assert!(left.iter().all(|name| !name.to_string_lossy().starts_with("core")), "{left:?}");
 }

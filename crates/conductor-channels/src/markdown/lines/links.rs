@@ -79,8 +79,11 @@ impl Writer {
         let is_web = target.get(..4).is_some_and(|start| start.eq_ignore_ascii_case("http"));
         match (self.style.link, self.rendering.dialect) {
             (Link::Spelled, _) | (_, Dialect::GoogleChat | Dialect::Discord) => {
-                self.out.truncate(link.start);
-                self.out.push_str(if is_web || link.label.is_empty() { target } else { &link.label });
+                // An address for mail is text like any other: what was written of it stays.
+                if is_web || link.label.is_empty() {
+                    self.out.truncate(link.start);
+                    self.out.push_str(target);
+                }
             }
             (Link::Angle, _) if is_web => {
                 self.out.truncate(link.start);

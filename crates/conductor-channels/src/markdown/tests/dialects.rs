@@ -97,6 +97,25 @@ fn mattermost_and_discord_get_markdown() {
 }
 
 #[test]
+fn a_name_in_an_address_for_mail_is_disarmed() {
+    assert_eq!(seen(Dialect::Discord, "<a@here> <a_b@c.d>"), "a@¦here a\\_b@c.d");
+    assert_eq!(seen(Dialect::Mattermost, "<a@here>"), "[a@¦here](mailto:a%40here)");
+}
+
+#[test]
+fn a_name_that_two_pieces_make_together_is_disarmed() {
+    assert_eq!(seen(Dialect::Discord, "<https://a.b/@her>e"), "https://a.b/%40here");
+    assert_eq!(seen(Dialect::Discord, "@h<ere@a.b>"), "@¦here@a.b");
+    assert_eq!(seen(Dialect::MatrixHtml, "@ro*om*"), "<p>@¦ro<em>om</em></p>");
+    assert_eq!(typed(Dialect::Discord, "meet me @h"), "meet me @h");
+}
+
+#[test]
+fn a_mention_in_code_is_disarmed_in_either_case() {
+    assert_eq!(seen(Dialect::GoogleChat, "`<users/all>` `<Users/1>`"), "`<¦users/all>` `<¦Users/1>`");
+}
+
+#[test]
 fn teams_gets_what_a_card_takes() {
     let inline = "**Head *x***\n\na **bold** c a\\`b s wo**r**d 🚀\n\n[t](http://a.b/c_d) [i](https://i.j/k.png) [a@b.c](mailto:a@b.c)";
     assert_eq!(seen(Dialect::TeamsCard, INLINE), inline);

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use conductor_core::Secret;
+use zeroize::Zeroize as _;
 
 use super::durable::{self, FileError, Staged};
 
@@ -47,6 +48,14 @@ pub enum EnvFileError {
         /// The variable that was to be changed.
         name: String,
     },
+}
+
+impl Drop for EnvFile {
+    /// It holds secrets.
+    fn drop(&mut self) {
+        self.text.zeroize();
+        self.before.zeroize();
+    }
 }
 
 impl EnvFile {
@@ -187,12 +196,12 @@ impl EnvFile {
     }
 
     fn accept(&mut self, text: String, expected: &[(String, String)], name: &str) -> Result<(), EnvFileError> {
-        let changed = Self { path: self.path.clone(), before: None, text };
+        let mut changed = Self { path: self.path.clone(), before: None, text };
         let is_right = changed.pairs().is_ok_and(|pairs| pairs == expected);
         if !is_right {
             return Err(EnvFileError::Unsafe { path: self.path.clone(), name: name.to_owned() });
         }
-        self.text = changed.text;
+        std::mem::swap(&mut self.text, &mut changed.text);
         Ok(())
     }
 }

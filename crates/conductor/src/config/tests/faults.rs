@@ -129,6 +129,7 @@ fn faults_of_tenants_are_told_with_their_place() {
     );
     only(&tenant(r#", "name": "twice""#), t, "/0/name", &["`name` stands twice", "line 1"]);
     only(&tenant(r#", "rateLimit": {"queued": 0}"#), t, "/0/rateLimit/queued", &["a whole number from 1"]);
+    only(&tenant(r#", "rateLimit": {"bytes": "1M"}"#), t, "/0/rateLimit/bytes", &["a whole number of bytes"]);
     only(&tenant(r#", "rateLimit": 5"#), t, "/0/rateLimit", &["an object"]);
     only(&tenant(r#", "rateLimit": {"requests": {"per": "1s"}}"#), t, "/0/rateLimit/requests", &["`limit` is missing"]);
     only(
@@ -335,6 +336,60 @@ fn faults_of_channels_are_told_with_their_place() {
     only(&options(r#""baseUrl": "file:///etc/passwd""#), c, "/0/options/baseUrl", &["an address such as"]);
     only(&options(r#""baseUrl": "gopher://a.example""#), c, "/0/options/baseUrl", &["scheme `gopher`"]);
     warned(&options(r#""rate": {"per": "7d", "limit": 2}"#), &["cannot be met", "every 84h", "expires after 1d"]);
+}
+
+#[test]
+fn addresses_that_will_be_refused_are_warned_of() {
+    let local = |more: &str| options(&format!(r#""baseUrl": "http://192.168.1.7:8080/api"{more}"#));
+    let words = ["192.168.1.7 is a private address", "\"allowNetworks\": [\"192.168.0.0/16\"]", "/0/options/baseUrl"];
+    warned(&local(""), &words);
+    warned(&local(r#", "allowNetworks": ["10.0.0.0/8"]"#), &words);
+    let quiet = |files: &Files| assert!(files.accepted().1.is_empty(), "{}", files.accepted().1);
+    quiet(&local(r#", "allowNetworks": ["192.168.1.7/32"]"#));
+    quiet(&options(r#""baseUrl": "http://proxy.lan:8080""#));
+
+    let pager = |number: &str| {
+        let channel = format!(r#", "channelName": "pages", "options": {{"region": "eu", "number": "{number}"}}"#);
+        Files::good().channel("pager", &channel)
+    };
+    warned(&pager("http://2130706433/"), &["127.0.0.1 is a loopback address", "/0/options/number"]);
+    quiet(&pager("https://example.com/127.0.0.1"));
+    let files = Files::good().channel("parrot-talk", r#", "providerIdEnvVar": "ROOM""#);
+    let words = ["169.254.169.254 is a cloud's metadata address", "/0/providerIdEnvVar"];
+    warned(&files.variable("ROOM", "http://169.254.169.254/s3cret"), &words);
+
+    let callback = |url: &str| {
+        let callback = format!(r#", "callbacks": [{{"url": "{url}", "secretEnvVar": "SECRET"}}]"#);
+        tenant(&callback).variable("SECRET", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+    };
+    warned(&callback("http://localhost:9/x"), &["127.0.0.1 is a loopback address", "/0/callbacks/0/url"]);
+    quiet(&callback("https://acme.example/hooks"));
+}
+
+#[test]
+fn limits_that_can_never_be_met_are_warned_of() {
+    let room = |limits: &str| tenant(&format!(r#", "rateLimit": {{{limits}}}"#));
+    warned(&room(r#""bytes": 65535"#), &["more than 65535 bytes is refused", "at least 65536", "/0/rateLimit/bytes"]);
+    warned(&room(r#""queued": 70000, "bytes": 65536"#), &["`queued` can never be met", "/0/rateLimit/bytes"]);
+    let quiet = |files: &Files| assert!(files.accepted().1.is_empty(), "{}", files.accepted().1);
+    quiet(&room(r#""queued": 65536, "bytes": 65536"#));
+
+    let rate = |files: Files, options: &str| {
+        let channel = format!(r#", "channelName": "pages", "options": {{"region": "eu", "number": "1"{options}}}"#);
+        files.channel("pager", &channel)
+    };
+    let hourly = r#", "rate": {"per": "1h", "limit": 2}"#;
+    let words = ["may have 49 notifications waiting", "48 leave", "expires after 1d", "/0/options/rate"];
+    warned(&rate(room(r#""queued": 49"#), hourly), &words);
+    quiet(&rate(room(r#""queued": 48"#), hourly));
+    // The plugin's own rate counts where the channel says none.
+    let words = ["may have 172801 notifications", "172800 leave", "/0/options/expiresAfter"];
+    warned(&rate(room(r#""queued": 172801"#), ""), &words);
+    quiet(&rate(room(r#""queued": 172800"#), ""));
+    let words = ["cannot be met", "pager takes 2 messages in 1s", "unless it has granted more", "/0/options/rate"];
+    warned(&rate(Files::good(), r#", "rate": {"per": "1s", "limit": 3}"#), &words);
+    quiet(&rate(Files::good(), r#", "rate": {"per": "1s", "limit": 2, "burst": 50}"#));
+    quiet(&rate(Files::good(), r#", "rate": {"per": "1s", "limit": 3}, "baseUrl": "https://pager.example""#));
 }
 
 #[test]

@@ -22,7 +22,7 @@ fn the_object_and_the_bare_list_say_the_same() {
     assert!(report.is_empty(), "{report}");
     assert_eq!(from_list.tenants[0].id, from_object.tenants[0].id);
     assert_eq!(from_list.channels[0].id, from_object.channels[0].id);
-    assert_eq!(from_list.channels[0].values, from_object.channels[0].values);
+    assert_eq!(*from_list.channels[0].values, *from_object.channels[0].values);
     let kinds = |configuration: &crate::config::Configuration| {
         configuration.plugins.iter().map(|plugin| plugin.kind).collect::<Vec<_>>()
     };
@@ -66,7 +66,7 @@ fn the_originals_files_load_unchanged() {
     assert!(log.values.is_empty());
     assert_eq!((parrot.name.as_str(), parrot.plugin.kind), ("parrot-bot", "parrot-talk"));
     assert_eq!(parrot.id.to_string(), "01943c2a-7c3e-7000-8000-0000000000c1");
-    assert_eq!(json!(parrot.values), json!({ "token": "tok_original", "channelId": "42" }));
+    assert_eq!(json!(*parrot.values), json!({ "token": "tok_original", "channelId": "42" }));
 }
 
 #[test]
@@ -130,16 +130,16 @@ fn a_secret_is_read_from_a_file() {
 #[test]
 fn the_common_options_are_apart_from_the_plugins_own() {
     let options = r#", "options": {
-        "baseUrl": "http://127.0.0.1:8080/api", "allowNetworks": ["192.168.1.7/16", "fd00::/8"], "timeout": "500ms",
+        "baseUrl": "http://192.168.1.7:8080/api", "allowNetworks": ["192.168.1.7/16", "fd00::/8"], "timeout": "500ms",
         "maxConcurrency": 3, "rate": {"per": "5m", "limit": 5, "burst": 10}, "expiresAfter": "7d", "ordered": true, "delayNote": "5m",
         "onUnknown": "hold", "allowMentions": true, "loud": true, "mood": "merry"
     }"#;
     let (configuration, report) = Files::good().channel("parrot-talk", options).accepted();
     assert!(report.is_empty(), "{report}");
     let channel = &configuration.channels[0];
-    assert_eq!(json!(channel.values), json!({ "token": "tok_secret", "loud": true, "mood": "merry" }));
+    assert_eq!(json!(*channel.values), json!({ "token": "tok_secret", "loud": true, "mood": "merry" }));
     let common = &channel.common;
-    assert_eq!(common.base_url.as_ref().map(url::Url::as_str), Some("http://127.0.0.1:8080/api"));
+    assert_eq!(common.base_url.as_ref().map(url::Url::as_str), Some("http://192.168.1.7:8080/api"));
     assert_eq!(common.allow_networks, ["192.168.0.0/16".parse().unwrap(), "fd00::/8".parse().unwrap()]);
     let day = Duration::from_secs(24 * 60 * 60);
     assert_eq!((common.timeout, common.expires_after), (Duration::from_millis(500), 7 * day));

@@ -104,7 +104,7 @@ impl Schedule {
     }
 
     /// Has a shelf looked at that may have run low.
-    fn list_shelf(&mut self, place: u32, shelf: usize) {
+    pub(super) fn list_shelf(&mut self, place: u32, shelf: usize) {
         let room = self.room();
         let looked_at = &mut self.channels[place as usize].shelves[shelf];
         if !looked_at.is_listed && looked_at.wants(room).is_some() {

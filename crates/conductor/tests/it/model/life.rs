@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use conductor::app::App;
-use conductor::config::{ChannelConfig, CommonOptions, Configuration, TenantConfig};
+use conductor::config::{ChannelConfig, CommonOptions, Configuration, Readings, TenantConfig};
 use conductor::dispatch::{self, Bounds, Capacity};
 use conductor::ids::IdGenerator;
 use conductor::registry::Registry;
@@ -84,7 +84,7 @@ fn channel(number: usize) -> ChannelConfig {
             on_unknown: if shape.hold { OnUnknown::Hold } else { OnUnknown::Retry },
             ..CommonOptions::default()
         },
-        values: serde_json::Map::from_iter([("obliging".to_owned(), (number == NUDGED).into())]),
+        values: serde_json::Map::from_iter([("obliging".to_owned(), (number == NUDGED).into())]).into(),
     }
 }
 
@@ -97,16 +97,20 @@ fn configuration() -> Configuration {
         weight: WEIGHTS[usize::from(number)],
         requests: None,
         queued: None,
+        bytes: None,
         callbacks: Vec::new(),
         retention: None,
         redact_after: None,
     };
     Configuration {
+        otlp: None,
         tenants: (0..3).map(tenant).collect(),
         channels: (0..=NUDGED).map(channel).collect(),
         plugins: PLUGINS.to_vec(),
         admin_key: None,
         keep: Keep::default(),
+        readings: Readings::default(),
+        hash: String::new(),
     }
 }
 

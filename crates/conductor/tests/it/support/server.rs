@@ -2,10 +2,11 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use conductor::clock::SystemClock;
+use conductor::config::Source;
 use conductor::config::environment::Environment;
 use conductor::server::limits::Limits;
 use conductor::server::{Options, Server};
@@ -38,6 +39,8 @@ pub(crate) struct World {
     pub(crate) variables: Vec<(String, String)>,
     /// What clients may take.
     pub(crate) limits: Limits,
+    /// The proxies that are believed.
+    pub(crate) trusted_proxies: Vec<ipnet::IpNet>,
     /// Where providers reach the server for receipts.
     pub(crate) public_url: Option<&'static str>,
     /// The time.
@@ -57,6 +60,7 @@ impl World {
             channels: vec![log(TENANT_A, "log a"), log(TENANT_B, "log b")],
             table: PLUGINS,
             limits: Limits::of_this_process(),
+            trusted_proxies: Vec::new(),
             public_url: None,
             clock: Arc::new(SystemClock),
             audit_kept: None,
@@ -96,8 +100,12 @@ impl World {
         let loaded = conductor::config::load(&config, &environment, self.table);
         let (configuration, _) = loaded.unwrap_or_else(|report| panic!("{report}"));
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let variables = Arc::new(Mutex::new(self.variables.clone()));
+        let read = Arc::clone(&variables);
+        let environment = Box::new(move || Environment::from_pairs(read.lock().unwrap().clone()));
         let options = Options {
             configuration,
+            source: Source { config_dir: config, plugins: self.table, settings: None, environment },
             data_dir: directory.path().to_owned(),
             listener,
             metrics_listener: Some(TcpListener::bind("127.0.0.1:0").expect("a free port")),
@@ -106,9 +114,10 @@ impl World {
             clock: Arc::clone(&self.clock),
             limits: self.limits,
             audit_kept: self.audit_kept,
+            trusted_proxies: self.trusted_proxies,
         };
         let server = Server::start(options).await.unwrap_or_else(|error| panic!("{error}"));
-        TestServer { server, directory }
+        TestServer { server, directory, variables }
     }
 
     /// Writes the three files.
@@ -127,6 +136,7 @@ impl World {
 pub(crate) struct TestServer {
     pub(crate) server: Server,
     directory: TempDir,
+    variables: Arc<Mutex<Vec<(String, String)>>>,
 }
 
 impl TestServer {
@@ -137,6 +147,18 @@ impl TestServer {
     /// Where its configuration and its data lie.
     pub(crate) fn directory(&self) -> &Path {
         self.directory.path()
+    }
+
+    /// Puts another world's variables and files in the place of its own. It is for the server to notice, or to be told.
+    pub(crate) fn put(&self, world: &World) {
+        *self.variables.lock().unwrap() = world.variables.clone();
+        world.write(&self.directory.path().join("config"));
+    }
+
+    /// The same, and has it taken over. Gives the answer.
+    pub(crate) async fn reload(&self, world: &World) -> (u16, Value) {
+        self.put(world);
+        self.post(ADMIN_KEY, "/reload", &Value::Null).await
     }
 
     pub(crate) fn url(&self, path: &str) -> String {
