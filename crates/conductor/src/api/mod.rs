@@ -16,12 +16,13 @@ use utoipa_axum::routes;
 use crate::accept::InFlight;
 use crate::accept::room::Rooms;
 use crate::api::client::Proxies;
-use crate::api::observe::Observer;
 use crate::api::error::{ApiError, ErrorKind};
 use crate::api::failures::Failures;
+use crate::api::observe::Observer;
 use crate::app::App;
 
 mod answers;
+pub(crate) mod audit;
 mod body;
 mod bulk;
 mod callbacks;
@@ -107,6 +108,7 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(transitions::cancel))
         .routes(routes!(transitions::resolve))
         .routes(routes!(channels::list))
+        .routes(routes!(audit::list))
         .routes(routes!(callbacks::list))
         .routes(routes!(callbacks::enable))
         .routes(routes!(receipts::take, receipts::check))
