@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 /// Calls a target's function with every input that is kept for it.
-pub(super) fn replay(target: &str, hold: fn(&[u8])) {
+pub(crate) fn replay(target: &str, hold: fn(&[u8])) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus").join(target);
     let mut count = 0;
     for entry in fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display())) {

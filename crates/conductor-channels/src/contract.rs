@@ -148,6 +148,7 @@ pub(crate) fn message(text: &str) -> Message {
         key: None,
         part: 0,
         parts: 1,
+        trace: None,
     }
 }
 

@@ -24,6 +24,9 @@ mod tests;
 /// refused, so that a receiver which passes headers on makes no loop.
 pub const HOPS: &str = "conductor-hops";
 
+/// The header that says where a request belongs in a trace: the caller's, or the operator's.
+const TRACEPARENT: &str = "traceparent";
+
 /// The most headers that a channel may add.
 const HEADERS_MAX: usize = 20;
 /// The longest value of one, in bytes.
@@ -164,6 +167,10 @@ impl Webhook {
         let seconds = self.context.clock.now().seconds();
         let mut request = Request::post(self.url.clone()).timeout(self.context.request_timeout());
         request.headers.extend(self.headers.clone());
+        if let Some(trace) = message.trace {
+            let trace = HeaderValue::try_from(trace.to_string()).expect("hexadecimal digits are a header's value");
+            request = request.header(HeaderName::from_static(TRACEPARENT), trace);
+        }
         signed(request, self.key.as_slice(), &id, seconds, body)
     }
 

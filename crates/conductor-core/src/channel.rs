@@ -14,6 +14,7 @@ use crate::id::{DeliveryId, NotificationId, TenantId};
 use crate::notification::{Format, Priority, word};
 use crate::receipts::{PartKey, ReceiptAnswer, ReceiptError, ReceiptRequest};
 use crate::time::Timestamp;
+use crate::trace::TraceContext;
 
 /// A live connection to one provider with one tenant's credentials.
 ///
@@ -93,6 +94,8 @@ pub struct Message {
     pub part: u32,
     /// How many parts there are: 1 where the text was not split.
     pub parts: u32,
+    /// Where the attempt belongs in a trace, for providers that keep one too.
+    pub trace: Option<TraceContext>,
 }
 
 impl Message {
@@ -343,6 +346,7 @@ mod tests {
             key: None,
             part: 0,
             parts: 3,
+            trace: None,
         }
     }
 

@@ -6,6 +6,7 @@
 pub mod callbacks;
 pub mod channel;
 pub mod delivery;
+pub mod histogram;
 pub mod id;
 pub mod notification;
 pub mod problem;
@@ -16,14 +17,17 @@ pub mod retention;
 pub mod retry;
 pub mod secret;
 pub mod signature;
+pub mod statistics;
 pub mod store;
 pub mod time;
+pub mod trace;
 
 pub use callbacks::Callbacks;
 pub use channel::{
     Channel, Health, Limits, Message, Receipt, Scope, SendError, SendErrorKind, Standing, TextLimit, Unit,
 };
 pub use delivery::{Attempt, DeliveryKey, FailureReason, Outcome, Status};
+pub use histogram::{Distribution, Histogram};
 pub use id::{CallbackId, ChannelId, DeliveryId, EndpointId, NotificationId, ReplayId, TenantId};
 pub use notification::{Draft, Fallback, Format, Notification, Priority};
 pub use problem::{Problem, Problems};
@@ -33,5 +37,7 @@ pub use replay::Replays;
 pub use retention::{Keep, Retention};
 pub use retry::{OnUnknown, RetryPolicy, Settlement};
 pub use secret::{Secret, SecretValues};
+pub use statistics::Statistics;
 pub use store::{Store, StoreError};
 pub use time::{Clock, ManualClock, Timestamp};
+pub use trace::TraceContext;

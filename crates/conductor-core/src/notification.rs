@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 use crate::id::{ChannelId, NotificationId, TenantId};
 use crate::problem::Problems;
 use crate::time::Timestamp;
+use crate::trace::TraceContext;
 
 /// The longest message, in bytes of UTF-8.
 pub const MESSAGE_MAX_BYTES: usize = 64 * 1024;
@@ -128,6 +129,8 @@ pub struct Draft {
     pub send_at: Option<Timestamp>,
     /// And not after.
     pub expires_at: Timestamp,
+    /// Where it belongs in a trace that the caller or the operator keeps.
+    pub trace: Option<TraceContext>,
 }
 
 /// A notification that keeps all limits. Immutable once accepted: its fields are read through it.
@@ -264,6 +267,7 @@ pub(crate) mod tests {
             accepted_at,
             send_at: None,
             expires_at: accepted_at.plus(Duration::from_secs(86_400)),
+            trace: None,
         }
     }
 

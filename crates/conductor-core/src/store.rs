@@ -18,6 +18,7 @@ use crate::receipts::{Receipts, Reception};
 use crate::replay::Replays;
 use crate::retention::{Compacted, Pruned, Retention};
 use crate::retry::Settlement;
+use crate::statistics::Statistics;
 use crate::time::Timestamp;
 
 /// The most entries that one [`Store::arrivals`], [`Store::claim`], page or bulk step handles.
@@ -452,6 +453,9 @@ pub trait Store: Replays + Receipts + Callbacks + Send + Sync + 'static {
 
     /// Whether the store can write now.
     async fn ping(&self) -> Result<(), StoreError>;
+
+    /// What the store has done and how it stands. Asks the file system, so call it where waiting does no harm.
+    fn statistics(&self) -> Statistics;
 
     /// Whether the store works at all. False: it has been closed, or has failed as a whole, which only a new start mends.
     fn is_running(&self) -> bool;

@@ -20,6 +20,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/sqlite/0006_pauses.sql"),
     include_str!("../migrations/sqlite/0008_callbacks.sql"),
     include_str!("../migrations/sqlite/0009_bytes.sql"),
+    include_str!("../migrations/sqlite/0010_trace.sql"),
 ];
 
 /// Why the store's tables could not be brought up to date.

@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use conductor_channels::Plugin;
 use conductor_core::store::{Accepted, Idempotency, NewNotification};
 use conductor_core::{
     ChannelId, Draft, Fallback, Format, Notification, NotificationId, Priority, Problem, Problems, Status, StoreError,
-    TenantId, Timestamp,
+    TenantId, Timestamp, TraceContext,
 };
 use serde_json::{Map, Value};
 use uuid::Uuid;
@@ -53,6 +54,8 @@ pub struct SendRequest {
     pub send_at: Option<Timestamp>,
     /// `expiresAt`
     pub expires_at: Option<Timestamp>,
+    /// Where the request belongs in a trace.
+    pub trace: Option<TraceContext>,
 }
 
 /// A notification that keeps all limits, and the channel that it leaves through first.
@@ -115,6 +118,7 @@ pub(crate) fn check(
         accepted_at: now,
         send_at: request.send_at,
         expires_at: request.expires_at.unwrap_or_else(|| first_due.plus(expires_after)),
+        trace: request.trace,
     };
     match (Notification::new(draft), channel) {
         (Ok(notification), Some(channel)) if problems.is_empty() => {
@@ -136,9 +140,10 @@ pub const DEFAULT_EXPIRY: std::time::Duration = std::time::Duration::from_secs(2
 pub async fn keep(app: &App, prepared: Prepared, idempotency: Option<Idempotency>) -> Result<Accepted, StoreError> {
     let Prepared { notification, kind } = prepared;
     let tenant = notification.tenant;
+    let began = Instant::now();
     let accepted = app.store.accept(NewNotification { notification, idempotency }).await?;
     if let Accepted::New { superseded } = &accepted {
-        app.metrics.accepted(tenant, kind);
+        app.metrics.accepted(tenant, kind, began.elapsed());
         if let Some(id) = superseded {
             app.outcomes.tell(*id, Status::Superseded);
         }

@@ -1,11 +1,12 @@
 //! What the parts of the running server share.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 use arc_swap::ArcSwap;
 use conductor_channels::Plugin;
-use conductor_core::{Clock, Store, StoreError};
-use tokio::sync::Notify;
+use conductor_core::{Clock, Store, StoreError, Timestamp};
+use tokio::sync::{Mutex, Notify};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::reloads::Reloads;
@@ -13,6 +14,7 @@ use crate::ids::IdGenerator;
 use crate::outcomes::{Outcomes, ReplaySignals};
 use crate::registry::Registry;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::traces::Tracer;
 
 pub mod reloads;
 
@@ -32,6 +34,14 @@ pub struct App {
     pub reloads: Reloads,
     /// What is counted.
     pub metrics: Metrics,
+    /// Makes spans of what the server does, where they are exported.
+    pub tracer: Tracer,
+    /// When the server started.
+    pub started_at: Timestamp,
+    /// Held by whoever reads all metrics, see [`crate::readings`].
+    pub(crate) reading: Mutex<()>,
+    /// The place among the tenants from which the next reading looks for what has waited longest.
+    pub(crate) looked_through: AtomicUsize,
     /// Every plugin that this build has.
     pub plugins: &'static [Plugin],
     /// Cancelled when the server begins to stop.
@@ -50,6 +60,9 @@ impl App {
         registry: Registry,
         stop: CancellationToken,
     ) -> Self {
+        let started_at = clock.now();
+        let metrics = Metrics::new();
+        metrics.follow(registry.channel_types());
         Self {
             store,
             clock,
@@ -57,7 +70,11 @@ impl App {
             outcomes: Outcomes::default(),
             replays: ReplaySignals::default(),
             reloads: Reloads::default(),
-            metrics: Metrics::new(),
+            metrics,
+            tracer: Tracer::off(),
+            started_at,
+            reading: Mutex::default(),
+            looked_through: AtomicUsize::new(0),
             plugins,
             stop,
             registry: ArcSwap::from_pointee(registry),
@@ -81,6 +98,7 @@ impl App {
 
     /// Puts another configuration in the place of the one that is served. Gives that one.
     pub fn replace_registry(&self, next: Arc<Registry>) -> Arc<Registry> {
+        self.metrics.follow(next.channel_types());
         let before = self.registry.swap(next);
         self.replaced.notify_one();
         before

@@ -1,7 +1,7 @@
 //! What one version of the configuration became: tenants, their keys, live channels. Immutable but for each channel's
 //! [`Flow`].
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -132,6 +132,12 @@ impl Registry {
     /// All tenants, in no order.
     pub fn tenants(&self) -> impl Iterator<Item = &Arc<Tenant>> {
         self.tenants.values()
+    }
+
+    /// Each tenant with the types of its channels.
+    pub fn channel_types(&self) -> impl Iterator<Item = (TenantId, BTreeSet<&'static str>)> {
+        let types = |tenant: &Tenant| tenant.channels.iter().map(|channel| channel.kind).collect();
+        self.tenants.values().map(move |tenant| (tenant.id, types(tenant)))
     }
 
     /// A channel, whoever it belongs to: for the dispatcher.

@@ -19,6 +19,7 @@ use url::Url;
 use crate::app::App;
 use crate::config::{Configuration, Source};
 use crate::dispatch::Bounds;
+use crate::export::Exporter;
 use crate::ids::IdGenerator;
 use crate::registry::Registry;
 use crate::reload::Reloader;
@@ -83,6 +84,8 @@ pub struct Server {
     work: TaskTracker,
     /// The listeners and their connections.
     connections: TaskTracker,
+    /// What exports traces and metrics, and its end: after all that they tell of.
+    exports: (TaskTracker, CancellationToken),
 }
 
 impl Server {
@@ -108,6 +111,7 @@ impl Server {
         let latest = store.latest();
         let ids = IdGenerator::after(latest);
         let (http, readings) = (HttpClients::new(), configuration.readings.clone());
+        let exported = configuration.otlp.clone();
         let registry = Registry::build(configuration, &http, &clock, public_url.as_ref()).await;
         let registry = match registry {
             Ok(registry) => registry,
@@ -117,7 +121,10 @@ impl Server {
             }
         };
         let stop = CancellationToken::new();
-        let app = Arc::new(App::new(Arc::new(store), clock, ids, plugins, registry, stop.clone()));
+        let mut app = App::new(Arc::new(store), clock, ids, plugins, registry, stop.clone());
+        let exporter = exported.map(|settings| Exporter::of(&mut app, settings, &http));
+        let app = Arc::new(app);
+        let exports = exporting(&app, exporter);
         let registry = app.registry();
         registry.open_channels(None);
         app.metrics.configuration.begun(registry.version().number, registry.version().loaded_at);
@@ -142,7 +149,7 @@ impl Server {
             let limits = limits.of_metrics();
             connections.spawn(listen::run(listener, router, limits, connections.clone(), stop.clone()));
         }
-        Ok(Self { app, address, metrics_address, stop, work, connections })
+        Ok(Self { app, address, metrics_address, stop, work, connections, exports })
     }
 
     /// Where it listens.
@@ -179,8 +186,21 @@ impl Server {
         }
         let registry = self.app.registry();
         join_all(registry.channels().map(|channel| channel.shut_down())).await;
-        self.app.store.close().await;
+        let (exporting, end) = &self.exports;
+        end.cancel();
+        exporting.close();
+        // It ends by itself in less than a few seconds, whatever the collector does.
+        tokio::join!(exporting.wait(), self.app.store.close());
     }
+}
+
+/// Begins to export, where that is asked for. The token ends it.
+fn exporting(app: &Arc<App>, exporter: Option<Exporter>) -> (TaskTracker, CancellationToken) {
+    let (exporting, end) = (TaskTracker::new(), CancellationToken::new());
+    if let Some(exporter) = exporter {
+        exporting.spawn(exporter.run(Arc::clone(app), end.clone()));
+    }
+    (exporting, end)
 }
 
 fn into_async(listener: std::net::TcpListener) -> std::io::Result<TcpListener> {

@@ -35,6 +35,7 @@ fn notification(number: u8) -> Arc<Notification> {
         accepted_at: NOW,
         send_at: None,
         expires_at: NOW.plus(Duration::from_secs(60)),
+        trace: None,
     });
     Arc::new(notification.unwrap())
 }

@@ -503,6 +503,7 @@ mod tests {
             accepted_at: Timestamp::ZERO,
             send_at: None,
             expires_at: Timestamp::MAX,
+            trace: None,
         }
     }
 

@@ -2,7 +2,7 @@
 //! memory, because a process that died holds none.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
@@ -16,7 +16,7 @@ use conductor_core::store::{
     NewNotification, Page, Progress, Queued, Redirect, Settled, Store, Story, Transition, Unsettled,
 };
 use conductor_core::{
-    ChannelId, Clock, DeliveryKey, Notification, NotificationId, Retention, StoreError, TenantId, Timestamp,
+    ChannelId, Clock, DeliveryKey, Notification, NotificationId, Retention, Statistics, StoreError, TenantId, Timestamp,
 };
 use rusqlite::{Connection, OptionalExtension};
 use tokio::sync::{Mutex, Notify, Semaphore, oneshot};
@@ -31,6 +31,7 @@ use memory::{Hold, Memory};
 pub use opening::OpenError;
 use read::{PageRequest, Readers, Scanned};
 use retention::{Tidying, UsualCommit};
+use statistics::Counts;
 use weights::Weight;
 use write::Waiting;
 use writer::{Command, Envelope, Reply, Writer};
@@ -53,6 +54,7 @@ mod receipts;
 mod replays;
 mod retention;
 mod rows;
+mod statistics;
 #[cfg(test)]
 mod tests;
 mod weights;
@@ -87,6 +89,8 @@ pub struct SqliteStore {
     /// Whether the last thing that was to be written could not be, for a reason that concerns everything.
     failing: Arc<AtomicBool>,
     damage: Arc<Damage>,
+    counts: Arc<Counts>,
+    path: PathBuf,
     latest: Option<NotificationId>,
     /// One scan at a time, so that each knows what came while it read.
     scanning: Mutex<()>,
@@ -131,12 +135,14 @@ impl SqliteStore {
         let permits = Arc::new(Semaphore::new(COMMANDS_MAX));
         let failing = Arc::new(AtomicBool::new(false));
         let damage = Arc::new(Damage::default());
+        let counts = Arc::new(Counts::default());
         let writer = Writer {
             connection,
             memory: Arc::clone(&memory),
             arrived: Arc::clone(&arrived),
             failing: Arc::clone(&failing),
             damage: Arc::clone(&damage),
+            counts: Arc::clone(&counts),
             usual_commit: UsualCommit::default(),
             fed_through,
         };
@@ -161,6 +167,8 @@ impl SqliteStore {
             clock,
             failing,
             damage,
+            counts,
+            path,
             // What the feed was written up to may be gone already.
             latest: latest.max(mark).map(NotificationId::from_bytes),
             scanning: Mutex::default(),
@@ -468,6 +476,10 @@ impl Store for SqliteStore {
     async fn ping(&self) -> Result<(), StoreError> {
         self.damage.refuse()?;
         self.command(Command::Ping).await
+    }
+
+    fn statistics(&self) -> Statistics {
+        self.count_up()
     }
 
     fn is_running(&self) -> bool {

@@ -9,12 +9,12 @@ use conductor_core::{
     Timestamp,
 };
 use rusqlite::types::{FromSqlError, Type, ValueRef};
-use rusqlite::{Row, Statement};
+use rusqlite::{Row, Statement, params};
 use serde::de::DeserializeOwned;
 
 /// The columns of `notification` in the order in which [`notification`] reads and [`insert_notification`] writes them.
 pub(crate) const NOTIFICATION_COLUMNS: &str = "id, tenant, channel, channel_id, target, message, title, priority, \
-     format, data, metadata, key, fallback, accepted_at, send_at, expires_at";
+     format, data, metadata, key, fallback, accepted_at, send_at, expires_at, trace";
 
 /// The columns of `pending` in the order in which [`queued`] reads them.
 pub(crate) const QUEUED_COLUMNS: &str =
@@ -70,6 +70,7 @@ pub(crate) fn notification(row: &Row<'_>) -> rusqlite::Result<Notification> {
         accepted_at: time(row, 13)?,
         send_at: row.get::<_, Option<i64>>(14)?.map(Timestamp::from_millis),
         expires_at: time(row, 15)?,
+        trace: optional_word(row, 16)?,
     }))
 }
 
@@ -79,7 +80,7 @@ pub(crate) fn insert_notification(statement: &mut Statement<'_>, n: &Draft) -> r
         let failed = |error| rusqlite::Error::ToSqlConversionFailure(Box::new(error));
         if is_empty { Ok(None) } else { serde_json::to_string(value).map(Some).map_err(failed) }
     }
-    statement.execute((
+    statement.execute(params![
         n.id.bytes(),
         n.tenant.bytes(),
         &n.channel,
@@ -96,7 +97,8 @@ pub(crate) fn insert_notification(statement: &mut Statement<'_>, n: &Draft) -> r
         n.accepted_at.millis(),
         n.send_at.map(Timestamp::millis),
         n.expires_at.millis(),
-    ))
+        n.trace.map(|trace| trace.to_string()),
+    ])
 }
 
 /// Reads the row that begins with [`QUEUED_COLUMNS`]. Those up to `suspect_through` are suspect.

@@ -33,6 +33,7 @@ impl Desk {
                 fed_through: None,
                 failing: Arc::default(),
                 damage: Arc::default(),
+                counts: Arc::default(),
                 usual_commit: UsualCommit::default(),
             },
             _directory: directory,
@@ -103,6 +104,7 @@ fn draft(number: u32) -> Draft {
         accepted_at: now(),
         send_at: None,
         expires_at: now().plus(Duration::from_secs(86_400)),
+        trace: None,
     }
 }
 

@@ -124,8 +124,8 @@ fn accept(
 }
 
 const INSERT_NOTIFICATION: &str = "INSERT INTO notification (id, tenant, channel, channel_id, target, message, title, \
-     priority, format, data, metadata, key, fallback, accepted_at, send_at, expires_at) \
-     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)";
+     priority, format, data, metadata, key, fallback, accepted_at, send_at, expires_at, trace) \
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)";
 
 pub(crate) fn notification_by_id(
     connection: &Connection,

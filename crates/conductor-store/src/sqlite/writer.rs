@@ -25,6 +25,7 @@ use super::memory::{Memory, State};
 use super::receipts::Received;
 use super::replays::JobChange;
 use super::retention::{Candidate, Step, UsualCommit};
+use super::statistics::Counts;
 use super::work::Work;
 use super::write;
 
@@ -79,6 +80,7 @@ pub(crate) struct Writer {
     /// See [`Trouble::is_shared`].
     pub(crate) failing: Arc<AtomicBool>,
     pub(crate) damage: Arc<Damage>,
+    pub(crate) counts: Arc<Counts>,
     pub(crate) usual_commit: UsualCommit,
     /// Every notification up to this one is in the table `feed`.
     pub(crate) fed_through: Option<NotificationId>,
@@ -154,6 +156,7 @@ impl Writer {
                 }
             }
             Err(Trouble { error, is_shared }) => {
+                self.counts.failed();
                 // A disk that stays full is told of once.
                 if !is_shared || !self.failing.swap(true, Ordering::Relaxed) {
                     tracing::error!(error = %error, "The store could not write");
@@ -191,6 +194,7 @@ impl Writer {
         let began = Instant::now();
         work.commit(&self.memory)?;
         let took = began.elapsed();
+        self.counts.committed(took, batch.len());
         let mut is_usual = true;
         for effect in &mut effects {
             if let Effect::Tidied(step) = effect {

@@ -87,6 +87,7 @@ pub(crate) fn draft(id: NotificationId, at: Timestamp) -> Draft {
         accepted_at: at,
         send_at: None,
         expires_at: at.plus(DAY),
+        trace: None,
     }
 }
 

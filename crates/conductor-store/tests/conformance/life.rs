@@ -57,6 +57,8 @@ pub(crate) async fn all_fields_read_back_as_they_were_accepted(mut w: World) {
     full.metadata.insert("room".into(), "Küche".into());
     full.key = Some("door".into());
     full.fallback = vec![fallback("slack", OTHER_CHANNEL, Some("#ops")), fallback("log", THIRD_CHANNEL, None)];
+    full.trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".parse().ok();
+    assert!(full.trace.is_some());
     full.send_at = Some(w.now().plus(HOUR));
     full.expires_at = w.now().plus(2 * HOUR);
     let expected = new(full);

@@ -76,9 +76,7 @@ pub(crate) struct BulkRequest {
 #[serde(untagged)]
 #[expect(dead_code, reason = "describes the body for the document; the body itself is read field by field")]
 pub(crate) enum RateRequest {
-    /// So many a second.
-    #[schema(title = "PerSecond")]
-    PerSecond(#[schema(inline)] Count),
+    PerSecond(#[schema(inline)] PerSecond),
     /// `limit` in `per`, a time such as `500ms`, `1s`, `10m`, `1h`.
     #[schema(title = "PerTime")]
     #[serde(deny_unknown_fields)]
@@ -87,16 +85,16 @@ pub(crate) enum RateRequest {
         #[schema(pattern = "^[0-9]+(ms|s|m|h|d)$")]
         per: String,
         /// How many in it; one where it is left out.
-        #[schema(inline)]
-        limit: Option<Count>,
+        #[schema(format = Int64, minimum = 1, maximum = 4294967295_i64)]
+        limit: Option<u32>,
     },
 }
 
-/// How many.
+/// So many a second.
 #[derive(ToSchema)]
-#[schema(format = Int64, minimum = 1, maximum = 4294967295_i64)]
+#[schema(title = "PerSecond", format = Int64, minimum = 1, maximum = 4294967295_i64)]
 #[expect(dead_code, reason = "describes a member of the body for the document")]
-pub(crate) struct Count(u32);
+pub(crate) struct PerSecond(u32);
 
 pub(super) struct Wish {
     pub(super) filter: Filter,

@@ -59,7 +59,7 @@ static CALLER: LazyLock<Arc<Tenant>> = LazyLock::new(|| {
 pub fn request(data: &[u8]) {
     let [call, rest @ ..] = data else { return };
     match call % 7 {
-        0 => json_of(rest, |value| notification(value)),
+        0 => json_of(rest, notification),
         1 => json_of(rest, batch),
         2 => json_of(rest, bulk_retry),
         3 => json_of(rest, |value| drop(transitions::read_route(value).map_err(|error| is_told(error, 1)))),
@@ -219,12 +219,8 @@ fn preferences(value: &[u8]) {
 }
 
 #[cfg(test)]
-#[path = "../../../../fuzz/replay.rs"]
-mod replay;
-
-#[cfg(test)]
 mod tests {
-    use super::replay::replay;
+    use crate::config::fuzzing::replay::replay;
 
     #[test]
     fn what_the_fuzzer_found_for_requests_holds() {

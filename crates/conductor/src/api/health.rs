@@ -1,6 +1,5 @@
 //! What says that the server works: `/`, `/health`, `/livez`, `/readyz`, `/metrics`.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
@@ -16,6 +15,8 @@ use crate::api::caller::Operator;
 use crate::api::document::{AnyRefusal, OperatorRefusal, StoreRefusal};
 use crate::api::error::ApiError;
 use crate::api::reload::ConfigurationItem;
+use crate::readings;
+use crate::telemetry::metrics::family;
 
 /// What this server is.
 #[derive(Serialize, ToSchema)]
@@ -124,29 +125,18 @@ pub(crate) async fn ready(State(api): State<Arc<Api>>) -> Result<Json<HealthAnsw
 #[utoipa::path(
     get, path = "/metrics", tag = "Server", operation_id = "metrics",
     responses((status = 200, description = "The metrics as text.", body = String,
-        content_type = "application/openmetrics-text"), OperatorRefusal),
+        content_type = "text/plain"), OperatorRefusal),
     security(("operatorKey" = []))
 )]
 pub(crate) async fn metrics(State(api): State<Arc<Api>>, _: Operator) -> impl IntoResponse {
-    metrics_text(&api)
+    metrics_text(&api).await
 }
 
 /// The metrics without a key, for their own listener.
 pub(crate) async fn open_metrics(State(api): State<Arc<Api>>) -> impl IntoResponse {
-    metrics_text(&api)
+    metrics_text(&api).await
 }
 
-fn metrics_text(api: &Api) -> impl IntoResponse + use<> {
-    let app = &api.app;
-    for tenant in app.registry().tenants() {
-        let mut depths: BTreeMap<&'static str, u64> = BTreeMap::new();
-        for channel in &tenant.channels {
-            *depths.entry(channel.kind).or_default() += app.store.waiting(channel.id);
-        }
-        for (kind, depth) in depths {
-            app.metrics.waiting(tenant.id, kind, depth);
-        }
-    }
-    let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, content_type)], api.app.metrics.encode())
+async fn metrics_text(api: &Api) -> impl IntoResponse + use<> {
+    ([(header::CONTENT_TYPE, family::CONTENT_TYPE)], family::text(&readings::families(&api.app).await))
 }

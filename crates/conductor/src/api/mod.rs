@@ -16,6 +16,7 @@ use utoipa_axum::routes;
 use crate::accept::InFlight;
 use crate::accept::room::Rooms;
 use crate::api::client::Proxies;
+use crate::api::observe::Observer;
 use crate::api::error::{ApiError, ErrorKind};
 use crate::api::failures::Failures;
 use crate::app::App;
@@ -71,14 +72,16 @@ pub fn router(app: Arc<App>, trusted: &[IpNet]) -> Router {
     let document = serde_json::to_vec(&document).expect("the document has only text keys");
     let api = Api::new(app, Bytes::from(document));
     let assets = Router::new().route("/docs/docs.css", get(docs::style)).route("/docs/docs.js", get(docs::script));
-    finish(router.merge(assets).with_state(api), Proxies::new(trusted))
+    let proxies = Proxies::new(trusted);
+    finish(router.merge(assets).with_state(Arc::clone(&api)), Observer { app: Arc::clone(&api.app), proxies })
 }
 
 /// `/metrics` without a key, and `/health`, for the operator's own listener.
 pub fn metrics_router(app: Arc<App>) -> Router {
     let api = Api::new(app, Bytes::new());
     let router = Router::new().route("/metrics", get(health::open_metrics)).route("/health", get(health::health));
-    finish(router.with_state(api), Proxies::default())
+    let observer = Observer { app: Arc::clone(&api.app), proxies: Proxies::default() };
+    finish(router.with_state(api), observer)
 }
 
 /// The API's document, as `/openapi.json` serves it.
@@ -117,12 +120,12 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(docs::page))
 }
 
-fn finish(router: Router, proxies: Proxies) -> Router {
+fn finish(router: Router, observer: Observer) -> Router {
     router
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(CatchPanicLayer::custom(observe::panicked))
-        .layer(from_fn_with_state(proxies, observe::observe))
+        .layer(from_fn_with_state(observer, observe::observe))
 }
 
 // Neither repeats the path: a key that was pasted into it would go on into the logs of the caller.

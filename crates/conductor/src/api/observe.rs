@@ -1,57 +1,132 @@
 //! Around every request: its id, one log line, the headers that every answer carries, and what becomes of a panic.
 
 use std::any::Any;
+use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Instant;
 
-use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use axum::extract::{FromRequestParts, MatchedPath, Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use conductor_core::TraceContext;
 use tracing::Instrument;
+use tracing::field::{Empty, display};
 use uuid::Uuid;
 
 use crate::api::client::Proxies;
 use crate::api::error::{ApiError, ErrorKind};
 use crate::api::quota::Told;
+use crate::app::App;
+use crate::telemetry::traces::{Side, Span, Tracer};
 
 /// The header that names a request.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The longest id that is taken from the caller, in characters.
 const REQUEST_ID_MAX: usize = 128;
 
-/// Gives the request an id, writes one line when it has been answered, and completes the answer's headers.
-pub(crate) async fn observe(State(proxies): State<Proxies>, mut request: Request, next: Next) -> Response {
+/// What is asked every few seconds, and changes nothing: not worth a span.
+const PROBES: &[&str] = &["/health", "/livez", "/readyz", "/metrics"];
+/// The header of W3C Trace Context.
+const TRACEPARENT: &str = "traceparent";
+
+/// Where the request belongs in a trace: below its own span where there is one, else where its caller says.
+pub(crate) struct Traced(pub(crate) Option<TraceContext>);
+
+impl<S: Send + Sync> FromRequestParts<S> for Traced {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(Self(parts.extensions.get().copied()))
+    }
+}
+
+/// What it needs to observe.
+#[derive(Clone)]
+pub(crate) struct Observer {
+    pub(crate) app: Arc<App>,
+    pub(crate) proxies: Proxies,
+}
+
+/// Gives the request an id and a span, writes one line and counts when it has been answered, and completes the answer's
+/// headers.
+pub(crate) async fn observe(State(observer): State<Observer>, mut request: Request, next: Next) -> Response {
+    let Observer { app, proxies } = observer;
     let id = request_id(request.headers());
     let method = request.method().clone();
     // The route, not the path: what a caller pastes into an address may be a key.
-    let path = request.extensions().get::<MatchedPath>().map_or("unknown", MatchedPath::as_str).to_owned();
+    let path = request.extensions().get::<MatchedPath>().cloned();
+    let path = path.as_ref().map_or("unknown", MatchedPath::as_str);
     let client = proxies.find(request.extensions(), request.headers());
     client.map(|client| request.extensions_mut().insert(client));
     let told = Told::default();
     request.extensions_mut().insert(told.clone());
     let began = Instant::now();
-    let span = tracing::info_span!("request", request.id = %id.to_str().unwrap_or_default());
+    let mut traced = begin(&app.tracer, &method, path, request.headers());
+    let trace = traced.as_ref().map(Span::context).or_else(|| of_caller(request.headers()));
+    let span = tracing::info_span!("request", request.id = %id.to_str().unwrap_or_default(), trace.id = Empty);
+    if let Some(trace) = trace {
+        span.record("trace.id", display(trace.id()));
+        request.extensions_mut().insert(trace);
+    }
     async {
         let mut response = next.run(request).await;
         complete(response.headers_mut(), id);
         told.complete(response.headers_mut());
-        let status = response.status().as_u16();
+        let status = response.status();
+        app.metrics.answered(method.as_str(), path, status.as_str());
         let duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         let id = response.headers().get(REQUEST_ID).and_then(|id| id.to_str().ok());
+        let place = response.headers().get(header::LOCATION).and_then(|place| place.to_str().ok());
+        let notification = place.and_then(|place| place.rsplit('/').next());
         // A question changes nothing, and a probe asks every few seconds.
         if method.is_safe() {
-            tracing::debug!(request.id = id, http.method = %method, http.path = %path, http.status = status,
+            tracing::debug!(request.id = id, http.method = %method, http.path = path, http.status = status.as_u16(),
                 duration_ms, "Request answered");
         } else {
-            let place = response.headers().get(header::LOCATION).and_then(|place| place.to_str().ok());
-            let notification = place.and_then(|place| place.rsplit('/').next());
-            tracing::info!(request.id = id, notification.id = notification, http.method = %method, http.path = %path,
-                http.status = status, duration_ms, "Request answered");
+            tracing::info!(request.id = id, notification.id = notification, http.method = %method, http.path = path,
+                http.status = status.as_u16(), duration_ms, "Request answered");
+        }
+        if let Some(traced) = traced.take() {
+            end(traced, status, notification);
         }
         response
     }
     .instrument(span)
     .await
+}
+
+/// Begins the request's span, where spans are made and this is worth one.
+fn begin(tracer: &Tracer, method: &Method, path: &str, headers: &HeaderMap) -> Option<Span> {
+    if PROBES.contains(&path) {
+        return None;
+    }
+    let unknown = !matches!(method.as_str(), "DELETE" | "GET" | "HEAD" | "OPTIONS" | "PATCH" | "POST" | "PUT");
+    let method = if unknown { "_OTHER" } else { method.as_str() };
+    let mut span = tracer.begin(Side::Server, of_caller(headers), || format!("{method} {path}").into())?;
+    span.set("http.request.method", || method.to_owned());
+    span.set("http.route", || path.to_owned());
+    Some(span)
+}
+
+fn end(mut span: Span, status: StatusCode, notification: Option<&str>) {
+    span.set("http.response.status_code", || u32::from(status.as_u16()));
+    if let Some(id) = notification {
+        span.set("conductor.notification.id", || id.to_owned());
+    }
+    if status.is_server_error() {
+        span.set("error.type", || status.as_u16().to_string());
+        span.fail();
+    }
+    span.end();
+}
+
+/// What the caller says of the trace that it keeps. Of several that contradict one another, none is believed.
+fn of_caller(headers: &HeaderMap) -> Option<TraceContext> {
+    let mut values = headers.get_all(TRACEPARENT).iter();
+    let (first, second) = (values.next()?, values.next());
+    if second.is_some() { None } else { first.to_str().ok()?.trim().parse().ok() }
 }
 
 fn request_id(headers: &HeaderMap) -> HeaderValue {

@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use conductor_core::notification::FALLBACK_MAX;
 use conductor_core::store::{Accepted, BATCH_MAX, Idempotency};
-use conductor_core::{Format, Notification, NotificationId, Priority, Problems, Status, Timestamp};
+use conductor_core::{Format, Notification, NotificationId, Priority, Problems, Status, Timestamp, TraceContext};
 use futures_util::future::join_all;
 use serde_json::Value;
 use tokio::task::coop::unconstrained;
@@ -23,6 +23,7 @@ use crate::api::body::{self, BATCH_MAX_BYTES, SINGLE_MAX_BYTES};
 use crate::api::caller::Caller;
 use crate::api::document::{BatchRefusal, SendRefusal};
 use crate::api::error::{ApiError, ErrorKind};
+use crate::api::observe::Traced;
 use crate::api::prefer::{self, Wait};
 use crate::api::reader::Reader;
 use crate::api::words::{FormatWord, PriorityWord};
@@ -121,6 +122,10 @@ pub(crate) struct BatchRequest {
         ("Conductor-Hops" = Option<String>, Header, nullable = false, pattern = "^0+$",
             description = "Stands in what a webhook channel sends. 1 or more is refused: the request was caused by a \
                 notification of Conductor itself."),
+        ("traceparent" = Option<String>, Header, nullable = false,
+            description = "Where the request belongs in a trace (W3C Trace Context): kept with the notification, and \
+                passed on to webhooks. An invalid one is passed over.",
+            example = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
     ),
     request_body(content = NotificationRequest, content_type = "application/json"),
     responses(
@@ -147,6 +152,7 @@ pub(crate) struct BatchRequest {
 pub(crate) async fn send(
     State(api): State<Arc<Api>>,
     caller: Caller,
+    Traced(trace): Traced,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
@@ -156,7 +162,7 @@ pub(crate) async fn send(
     let preference = Wait::of(&headers);
     let flight = enter(&api, &caller, idempotency.as_ref())?;
     let value = body::parse(&raw)?;
-    let prepared = prepare(&api, &caller, value);
+    let prepared = prepare(&api, &caller, value, trace);
     let Kept { notification, is_replay, mut wait } =
         keep(&api, &caller, prepared, idempotency, preference.is_some()).await?;
     drop(flight);
@@ -309,8 +315,14 @@ struct Ready<'a> {
     place: Option<Place<'a>>,
 }
 
-fn prepare<'a>(api: &'a Api, caller: &Caller, value: Value) -> Result<Ready<'a>, ApiError> {
+fn prepare<'a>(
+    api: &'a Api,
+    caller: &Caller,
+    value: Value,
+    trace: Option<TraceContext>,
+) -> Result<Ready<'a>, ApiError> {
     let (request, problems) = read(value)?;
+    let request = SendRequest { trace, ..request };
     let tenant = &*caller.tenant;
     let prepared = accept::prepare(&api.app, tenant, request, problems).map_err(ApiError::invalid)?;
     let bytes = prepared.notification.bytes();
@@ -356,6 +368,7 @@ fn read_request(reader: &mut Reader<'_>) -> SendRequest {
         metadata: reader.texts("metadata"),
         key: reader.text("key"),
         fallback: reader.nested_list("fallback", FALLBACK_READ_MAX, |route| route.route()),
+        trace: None,
     }
 }
 
@@ -371,6 +384,10 @@ fn read_request(reader: &mut Reader<'_>) -> SendRequest {
         ("Conductor-Hops" = Option<String>, Header, nullable = false, pattern = "^0+$",
             description = "Stands in what a webhook channel sends. 1 or more is refused: the request was caused by a \
                 notification of Conductor itself."),
+        ("traceparent" = Option<String>, Header, nullable = false,
+            description = "Where the request belongs in a trace (W3C Trace Context): kept with the notification, and \
+                passed on to webhooks. An invalid one is passed over.",
+            example = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
     ),
     request_body(content = BatchRequest, content_type = "application/json"),
     responses(
@@ -386,6 +403,7 @@ fn read_request(reader: &mut Reader<'_>) -> SendRequest {
 pub(crate) async fn send_batch(
     State(api): State<Arc<Api>>,
     caller: Caller,
+    Traced(trace): Traced,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
@@ -401,7 +419,7 @@ pub(crate) async fn send_batch(
     {
         return Err(key_reused());
     }
-    let prepared: Vec<_> = items.into_iter().map(|item| prepare(&api, &caller, item)).collect();
+    let prepared: Vec<_> = items.into_iter().map(|item| prepare(&api, &caller, item, trace)).collect();
     // All at once, so that the store writes them with one commit. Unconstrained, because a future that tokio makes
     // yield is polled again after those behind it, and the batch has to reach the store in its order.
     let results = unconstrained(join_all(prepared.into_iter().enumerate().map(|(index, prepared)| {

@@ -116,6 +116,7 @@ fn message(arguments: &Arguments, session: &Session<'_>) -> Result<Message, Fail
         key: None,
         part: 0,
         parts: 1,
+        trace: None,
     })
 }
 

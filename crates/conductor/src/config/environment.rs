@@ -280,7 +280,7 @@ fn read_text(path: &Path) -> io::Result<Zeroizing<String>> {
     if file.metadata()?.is_dir() {
         return Err(io::ErrorKind::IsADirectory.into());
     }
-    if file.take(FILE_MAX_BYTES + 1).read_to_string(&mut *text)? as u64 > FILE_MAX_BYTES {
+    if file.take(FILE_MAX_BYTES + 1).read_to_string(&mut text)? as u64 > FILE_MAX_BYTES {
         return Err(io::ErrorKind::FileTooLarge.into());
     }
     Ok(text)

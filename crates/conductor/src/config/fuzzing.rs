@@ -188,7 +188,7 @@ fn pairs_read_alike(folder: &Path, text: &[u8]) -> Option<Pairs> {
 
 #[cfg(test)]
 #[path = "../../../../fuzz/replay.rs"]
-mod replay;
+pub(crate) mod replay;
 
 #[cfg(test)]
 mod tests {

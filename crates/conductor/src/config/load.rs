@@ -17,7 +17,7 @@ use super::model::Configuration;
 use super::report::{Fault, Place, Position, Report};
 use super::shape::{Shape, unknown_member};
 use super::tenants::Tenants;
-use super::{channels, enabled, schema, tenants};
+use super::{channels, enabled, otel, schema, tenants};
 
 /// In the order in which they are read.
 const LIST_FILES: [ListFile; 3] = [ListFile::Tenants, ListFile::Channels, ListFile::Plugins];
@@ -40,6 +40,7 @@ pub fn load(
     let mut report = Report::new();
     environment.faults().iter().for_each(|fault| report.add(fault.clone()));
     let admin_key = tenants::admin_key(environment, &mut report);
+    let otlp = otel::settings(environment, &mut report);
     let configuration = read_files(dir, environment, &mut report).and_then(|texts| {
         let [tenants, channels, plugin_file] = &texts;
         let tenants = Entries::of(ListFile::Tenants, tenants.as_ref(), plugins, &mut report);
@@ -70,7 +71,7 @@ pub fn load(
         let readings = environment.readings();
         let hash = readings.hash_of(&LIST_FILES.map(|kind| kind.path(dir)));
         let (channels, plugins) = (channels?, enabled?);
-        Some(Configuration { tenants, channels, plugins, admin_key, keep, readings, hash })
+        Some(Configuration { tenants, channels, plugins, admin_key, keep, otlp, readings, hash })
     });
     report.sort();
     match configuration {

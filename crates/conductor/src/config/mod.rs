@@ -13,6 +13,7 @@ mod hopeless;
 mod list_file;
 mod load;
 pub mod model;
+mod otel;
 mod readings;
 pub mod report;
 mod resolve;

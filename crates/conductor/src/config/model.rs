@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use url::Url;
 
 use super::readings::Readings;
+use crate::telemetry::otlp;
 
 /// Everything that the three files and the environment say. Nothing in it can be wrong any more.
 pub struct Configuration {
@@ -22,6 +23,8 @@ pub struct Configuration {
     pub admin_key: Option<Secret>,
     /// How long ended notifications are kept of tenants that do not say. The files do not: `RETENTION` does.
     pub keep: Keep,
+    /// What is exported over OTLP, as the `OTEL_*` variables say.
+    pub otlp: Option<otlp::Settings>,
     /// The files that it came from, and what they held.
     pub readings: Readings,
     /// A short hash of the three files, in hexadecimal digits.

@@ -6,14 +6,17 @@ use std::time::{Duration, Instant};
 use conductor_core::store::{Finished, Lease, Progress, Settled};
 use conductor_core::{
     Attempt, FailureReason, Message, Outcome, Receipt, SendError, SendErrorKind, Settlement, StoreError, Timestamp,
+    TraceContext,
 };
 use futures_util::FutureExt as _;
 use tokio::sync::{mpsc, oneshot};
 
 use super::Event;
 use super::content::{self, Content};
+use super::span;
 use crate::app::App;
 use crate::registry::LiveChannel;
+use crate::telemetry::traces::Span;
 
 /// The channel's own client ends a request in time; this is for a plugin that does not.
 const GRACE: Duration = Duration::from_secs(2);
@@ -28,17 +31,27 @@ pub(crate) struct Tried {
     pub(crate) result: Result<Receipt, SendError>,
     pub(crate) began: Timestamp,
     pub(crate) took: Duration,
+    /// Where it belongs in a trace.
+    pub(crate) trace: Option<TraceContext>,
 }
 
 /// Sends what is left of the text, part after part, each when it is its `turns`. None: some are out, and the delivery is
 /// to be given back, because the server stops or the rest has long to wait.
 pub(super) async fn send(app: &App, channel: &LiveChannel, lease: &mut Lease, turns: &Turns) -> Option<Tried> {
     let (began, start) = (app.clock.now(), Instant::now());
+    let span = span::begin(&app.tracer, channel, lease);
+    let trace = span.as_ref().map(Span::context).or(lease.notification.trace);
     let result = match render(channel, lease, began) {
-        Ok(content) => send_all(app, channel, lease, &content, turns).await?,
-        Err(error) => Err(error),
+        Ok(mut content) => {
+            content.messages.iter_mut().for_each(|message| message.trace = trace);
+            send_all(app, channel, lease, &content, turns).await
+        }
+        Err(error) => Some(Err(error)),
     };
-    Some(Tried { result, began, took: start.elapsed() })
+    if let Some(span) = span {
+        span::end(span, result.as_ref());
+    }
+    Some(Tried { result: result?, began, took: start.elapsed(), trace })
 }
 
 async fn send_all(

@@ -88,6 +88,7 @@ fn message(lease: &Lease) -> Message {
         key: notification.key.clone(),
         part: 0,
         parts: 1,
+        trace: None,
     }
 }
 

@@ -34,6 +34,7 @@ mod report;
 mod schedule;
 mod share;
 mod shelf;
+mod span;
 mod stock;
 
 /// The most that is claimed in one go.
@@ -264,6 +265,7 @@ impl Dispatcher {
         match claimed {
             Claimed::Leased(lease) => {
                 self.under_way += 1;
+                self.app.metrics.under_way(self.under_way);
                 self.schedule.channel(entry.channel()).tasks += 1;
                 let (app, events) = (Arc::clone(&self.app), self.events.clone());
                 self.tracker.spawn(attempt(app, entry, *lease, events));
@@ -315,6 +317,7 @@ impl Dispatcher {
             }
             Event::Settled { entry, next, keeps_lane } => {
                 self.under_way -= 1;
+                self.app.metrics.under_way(self.under_way);
                 self.schedule.channel(entry.channel()).tasks -= 1;
                 let (limited, until, pause) = self.limited.remove(&entry.key).unwrap_or_default();
                 match next {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use conductor_core::store::{Finished, Lease};
 use conductor_core::{Health, Settlement};
+use tracing::field::display;
 
 use super::attempt::{Tried, outcome};
 use crate::registry::LiveChannel;
@@ -11,11 +12,12 @@ use crate::registry::LiveChannel;
 /// The one line that tells of an attempt.
 pub(super) fn attempt(channel: &LiveChannel, lease: &Lease, tried: &Tried, finished: &Finished) {
     let duration_ms = u64::try_from(tried.took.as_millis()).unwrap_or(u64::MAX);
+    let trace = tried.trace.map(|trace| display(trace.id()));
     let Err(error) = &tried.result else {
         tracing::info!(
             notification.id = %lease.notification.id, delivery.id = %lease.key.id(), tenant.id = %channel.tenant,
             channel.name = %channel.name, channel.kind = channel.kind, attempt = lease.attempt, duration_ms,
-            "Notification sent",
+            trace.id = trace, "Notification sent",
         );
         return;
     };
@@ -30,7 +32,7 @@ pub(super) fn attempt(channel: &LiveChannel, lease: &Lease, tried: &Tried, finis
         notification.id = %lease.notification.id, delivery.id = %lease.key.id(), tenant.id = %channel.tenant,
         channel.name = %channel.name, channel.kind = channel.kind, attempt = lease.attempt, duration_ms,
         outcome = %outcome(tried), code = error.code.as_deref(), detail = %error.message, follows,
-        "Notification not sent",
+        trace.id = trace, "Notification not sent",
     );
 }
 

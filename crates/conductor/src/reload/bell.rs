@@ -66,12 +66,12 @@ impl Bell {
         {
             return;
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     /// Never returns on this system.
     #[cfg(not(target_os = "linux"))]
     pub(super) async fn rung(&self) {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }

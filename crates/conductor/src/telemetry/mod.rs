@@ -2,3 +2,6 @@
 
 pub mod logs;
 pub mod metrics;
+pub mod otlp;
+pub mod process;
+pub mod traces;

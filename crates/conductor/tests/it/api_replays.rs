@@ -43,6 +43,7 @@ fn draft(id: NotificationId, accepted_at: Timestamp) -> Draft {
         accepted_at,
         send_at: None,
         expires_at: accepted_at.plus(Duration::from_secs(1)),
+        trace: None,
     }
 }
 

@@ -26,7 +26,7 @@ async fn relay(State(relay): State<Arc<Relay>>, mut headers: HeaderMap, body: By
     for name in ["host", "content-length", "authorization"] {
         headers.remove(name);
     }
-    let message = Received { headers: headers.clone(), body, at: Instant::now() }.message();
+    let message = Received { path: String::new(), headers: headers.clone(), body, at: Instant::now() }.message();
     let again = json!({ "channel": "webhook", "message": message });
     let to = relay.to.get().expect("the server runs before it sends");
     let answered = answer(http().post(to).headers(headers).bearer_auth(KEY_A).json(&again)).await;

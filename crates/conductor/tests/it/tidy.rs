@@ -31,17 +31,29 @@ const LAYERS: &[&[&str]] = &[
     &["clock", "ids", "outcomes", "telemetry", "config"],
     &["registry"],
     &["app"],
-    &["accept", "callbacks", "dispatch", "janitor", "replays", "reload"],
+    &["accept", "callbacks", "dispatch", "export", "janitor", "readings", "reload", "replays"],
     &["api"],
     &["server"],
     &["cli"],
 ];
 /// What may be imported though it is in the same layer.
-const ALSO: &[(&str, &str)] =
-    &[("telemetry", "clock"), ("config", "clock"), ("config", "ids"), ("config", "telemetry"), ("replays", "accept")];
+const ALSO: &[(&str, &str)] = &[
+    ("telemetry", "clock"),
+    ("config", "clock"),
+    ("config", "ids"),
+    ("config", "telemetry"),
+    ("export", "readings"),
+    ("replays", "accept"),
+];
 /// What may not be imported though it is in a layer below: strangers meet in the store and in `app`.
-const STRANGERS: &[(&str, &str)] =
-    &[("api", "dispatch"), ("api", "janitor"), ("api", "replays"), ("api", "callbacks"), ("api", "reload")];
+const STRANGERS: &[(&str, &str)] = &[
+    ("api", "dispatch"),
+    ("api", "export"),
+    ("api", "janitor"),
+    ("api", "replays"),
+    ("api", "callbacks"),
+    ("api", "reload"),
+];
 
 /// What `conductor-core` must not know: the outside world, the time, chance.
 const WORLD: &[&str] = &["SystemTime", "Instant", "tokio", "reqwest", "rusqlite", "fastrand", "rand"];

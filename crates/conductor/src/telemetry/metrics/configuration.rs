@@ -1,65 +1,77 @@
 //! Which configuration is in use, and whether the last reload was taken over.
 
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 use conductor_core::Timestamp;
-use prometheus_client::encoding::EncodeLabelSet;
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::Registry;
 
-/// The series of the configuration.
-#[derive(Default)]
+use super::family::{Family, Text};
+
+/// What becomes of a reload.
+const RESULTS: [&str; 3] = ["accepted", "unchanged", "refused"];
+
+/// The numbers of the configuration.
+#[derive(Debug, Default)]
 pub struct ConfigurationMetrics {
-    version: Gauge,
-    loaded_at: Gauge<f64, AtomicU64>,
-    is_good: Gauge,
-    reloads: Family<Reload, Counter>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Reload {
-    result: &'static str,
+    version: AtomicU64,
+    loaded_at: AtomicI64,
+    is_good: AtomicBool,
+    /// In the order of [`RESULTS`].
+    reloads: [AtomicU64; RESULTS.len()],
 }
 
 impl ConfigurationMetrics {
-    pub(super) fn register(&self, registry: &mut Registry) {
-        let help = "Number of the configuration in use: 1 at the start, and one more with each that was taken over";
-        registry.register("config_version", help, self.version.clone());
-        let help = "When the configuration in use was taken over, in seconds since 1970";
-        registry.register("config_loaded_timestamp_seconds", help, self.loaded_at.clone());
-        let help = "1 where the configuration that was read last could be used, 0 where it was refused";
-        registry.register("config_last_reload_successful", help, self.is_good.clone());
-        registry.register("config_reloads", "Reloads by what came of them", self.reloads.clone());
-    }
-
     /// The server has begun with this configuration.
     pub fn begun(&self, version: u64, loaded_at: Timestamp) {
-        self.version.set(i64::try_from(version).unwrap_or(i64::MAX));
-        self.loaded_at.set(loaded_at.millis() as f64 / 1_000.0);
-        self.is_good.set(1);
+        self.version.store(version, Ordering::Relaxed);
+        self.loaded_at.store(loaded_at.millis(), Ordering::Relaxed);
+        self.is_good.store(true, Ordering::Relaxed);
     }
 
     /// A reload has been taken over, and this is in use now.
     pub fn accepted(&self, version: u64, loaded_at: Timestamp) {
         self.begun(version, loaded_at);
-        self.count("accepted");
+        self.count(0);
     }
 
     /// A reload has found what is in use already.
     pub fn unchanged(&self) {
-        self.is_good.set(1);
-        self.count("unchanged");
+        self.is_good.store(true, Ordering::Relaxed);
+        self.count(1);
     }
 
     /// A reload was refused.
     pub fn refused(&self) {
-        self.is_good.set(0);
-        self.count("refused");
+        self.is_good.store(false, Ordering::Relaxed);
+        self.count(2);
     }
 
-    fn count(&self, result: &'static str) {
-        self.reloads.get_or_create(&Reload { result }).inc();
+    fn count(&self, result: usize) {
+        self.reloads[result].fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn families(&self) -> [Family; 4] {
+        let version = Family::gauge(
+            "conductor_config_version",
+            "The number of the configuration in use: 1 at the start, and one more with each that was taken over.",
+        );
+        let loaded = Family::gauge(
+            "conductor_config_loaded_timestamp_seconds",
+            "When the configuration in use was taken over, in seconds since 1970.",
+        );
+        let good = Family::gauge(
+            "conductor_config_last_reload_successful",
+            "1 where the configuration that was read last could be used, 0 where it was refused.",
+        );
+        let mut reloads = Family::counter("conductor_config_reloads_total", "Reloads, by what became of them.");
+        for (result, count) in RESULTS.iter().zip(&self.reloads) {
+            reloads.add([("result", Text::Word(result))], count.load(Ordering::Relaxed));
+        }
+        let loaded_at = self.loaded_at.load(Ordering::Relaxed) as f64 / 1_000.0;
+        [
+            version.with(self.version.load(Ordering::Relaxed)),
+            loaded.with(loaded_at),
+            good.with(self.is_good.load(Ordering::Relaxed)),
+            reloads,
+        ]
     }
 }

@@ -103,6 +103,7 @@ fn configuration() -> Configuration {
         redact_after: None,
     };
     Configuration {
+        otlp: None,
         tenants: (0..3).map(tenant).collect(),
         channels: (0..=NUDGED).map(channel).collect(),
         plugins: PLUGINS.to_vec(),

@@ -123,6 +123,7 @@ impl Trial {
             accepted_at: now,
             send_at: None,
             expires_at,
+            trace: None,
         }
     }
 

@@ -20,6 +20,7 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 /// One request as it came.
 #[derive(Debug, Clone)]
 pub(crate) struct Received {
+    pub(crate) path: String,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
     pub(crate) at: Instant,
@@ -157,7 +158,8 @@ async fn answer(State(script): State<Arc<Mutex<Script>>>, uri: Uri, headers: Hea
     }
     let answer = {
         let mut script = script.lock().unwrap();
-        script.received.push(Received { headers, body, at: Instant::now() });
+        let path = uri.path().to_owned();
+        script.received.push(Received { path, headers, body, at: Instant::now() });
         script.under_way += 1;
         script.most_under_way = script.most_under_way.max(script.under_way);
         script.next.pop_front().or_else(|| script.then.clone()).unwrap_or_else(|| Answer::status(200))
