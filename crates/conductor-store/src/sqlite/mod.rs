@@ -32,7 +32,6 @@ pub use opening::OpenError;
 use read::{PageRequest, Readers, Scanned};
 use retention::{Tidying, UsualCommit};
 use statistics::Counts;
-use weights::Weight;
 use write::Waiting;
 use writer::{Command, Envelope, Reply, Writer};
 
@@ -124,12 +123,7 @@ impl SqliteStore {
         if let Some(last) = connection.query_row(sql, [], rows::key).optional().map_err(engine)? {
             memory.lock().begin_scan(unclean.then_some(last));
         }
-        let count_in = |tenant, channel, notification, bytes| {
-            let mut memory = memory.lock();
-            memory.count_in(channel, notification);
-            memory.weights.change(Weight { tenant, bytes, comes: true });
-        };
-        read::count_waiting(&connection, count_in).map_err(engine)?;
+        read::count_waiting(&connection, &memory).map_err(engine)?;
         let latest: Option<[u8; 16]> =
             connection.query_row("SELECT max(id) FROM notification", [], |row| row.get(0)).map_err(engine)?;
         let arrived = Arc::new(Notify::new());

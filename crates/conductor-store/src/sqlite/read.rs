@@ -16,6 +16,7 @@ use tokio::sync::Semaphore;
 
 use super::damage::{Damage, is_damage};
 use super::memory::{Memory, Scan};
+use super::weights::Weight;
 use super::write::{self, Waiting};
 use super::writer::store_error;
 use super::{receipts, rows};
@@ -204,23 +205,18 @@ pub(crate) fn payloads(
     keys.iter().map(one).collect()
 }
 
-/// Goes through the rows of `pending`: of each its tenant, its channel, its notification and the bytes that it takes.
-pub(crate) fn count_waiting(
-    connection: &Connection,
-    mut count: impl FnMut(TenantId, ChannelId, NotificationId, u64),
-) -> rusqlite::Result<()> {
+/// Counts the rows of `pending`, by channel and by tenant.
+pub(crate) fn count_waiting(connection: &Connection, memory: &Memory) -> rusqlite::Result<()> {
     let mut statement = connection.prepare("SELECT tenant, channel_id, notification, bytes FROM pending")?;
     let mut found = statement.query([])?;
     while let Some(row) = found.next()? {
-        let id = |column| rows::id_bytes(row, column);
-        let (tenant, channel, notification) = (id(0)?, id(1)?, id(2)?);
+        let tenant = TenantId::from_bytes(rows::id_bytes(row, 0)?);
+        let channel = ChannelId::from_bytes(rows::id_bytes(row, 1)?);
+        let notification = NotificationId::from_bytes(rows::id_bytes(row, 2)?);
         let bytes = row.get::<_, i64>(3)?.unsigned_abs();
-        count(
-            TenantId::from_bytes(tenant),
-            ChannelId::from_bytes(channel),
-            NotificationId::from_bytes(notification),
-            bytes,
-        );
+        let mut memory = memory.lock();
+        memory.count_in(channel, notification);
+        memory.weights.change(Weight { tenant, bytes, comes: true });
     }
     Ok(())
 }

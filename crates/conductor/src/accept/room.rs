@@ -9,7 +9,8 @@ use conductor_core::{Store, TenantId};
 
 use crate::registry::Tenant;
 
-/// What is on the way into the store, of each tenant that has a limit and anything on the way.
+/// What is on the way into the store, and for a moment after it has arrived there, so that a limit is never passed; in a
+/// crowd one may be refused a moment too early. Of each tenant that has a limit and anything on the way.
 #[derive(Debug, Default)]
 pub struct Rooms(Mutex<HashMap<TenantId, Load>>);
 
