@@ -114,8 +114,8 @@ impl SqliteStore {
         let engine = |error| OpenError::of_engine(&path, error);
         let mut connection = opening::connect(&path)?;
         let sealer = Arc::new(Sealer::new().ok_or_else(|| io(std::io::ErrorKind::Unsupported.into()))?);
-        let (unclean, head) = recovery::recover(&mut connection, clock.now(), &sealer).map_err(engine)?;
         let memory = Arc::new(Memory::default());
+        let (unclean, head) = recovery::recover(&mut connection, &memory, clock.now(), &sealer).map_err(engine)?;
         let sql = "SELECT value FROM meta WHERE name = 'feed_mark'";
         let mark: Option<[u8; 16]> = connection.query_row(sql, [], |row| row.get(0)).optional().map_err(engine)?;
         memory.lock().unfed = read::unfed(&connection, mark).map_err(engine)?;

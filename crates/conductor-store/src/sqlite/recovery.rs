@@ -5,6 +5,7 @@ use conductor_core::{Status, Timestamp};
 use rusqlite::{Connection, OptionalExtension};
 
 use super::audit::{self, Head, Ledger, Sealer};
+use super::memory::Memory;
 use super::rows;
 use super::work::{Cause, StateChange, Work};
 use super::write::{self, WAITING_COLUMNS, Waiting};
@@ -14,7 +15,12 @@ const LOST_FREELY: u32 = 3;
 
 /// Finds out how the last process ended. Attempts that it took with it are written down, so that a message which kills
 /// the process is slowed down from start to start instead of looping. Returns whether it died, and where the audit log ends.
-pub(crate) fn recover(connection: &mut Connection, now: Timestamp, sealer: &Sealer) -> rusqlite::Result<(bool, Head)> {
+pub(crate) fn recover(
+    connection: &mut Connection,
+    memory: &Memory,
+    now: Timestamp,
+    sealer: &Sealer,
+) -> rusqlite::Result<(bool, Head)> {
     let (head, broken) = audit::load_head(connection)?;
     let transaction = Work::new(connection.transaction()?, Ledger::behind(head, now, sealer));
     if let Some(broken) = broken {
@@ -43,7 +49,7 @@ pub(crate) fn recover(connection: &mut Connection, now: Timestamp, sealer: &Seal
     } else {
         transaction.execute("UPDATE pending SET claimed = 0 WHERE claimed > 0", [])?;
     }
-    Ok((unclean, transaction.commit()?))
+    Ok((unclean, transaction.commit(memory)?))
 }
 
 /// The deliveries of which the last process had written down that an attempt was about to be made.

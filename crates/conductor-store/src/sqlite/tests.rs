@@ -34,9 +34,9 @@ impl Desk {
         let mut connection = Connection::open(directory.path().join(FILE)).unwrap();
         opening::configure(&connection).unwrap();
         crate::migrate::migrate(&mut connection).unwrap();
-        let (memory, arrived) = (Arc::default(), Arc::default());
+        let (memory, arrived) = (Arc::<Memory>::default(), Arc::default());
         let sealer = Arc::new(Sealer::new().unwrap());
-        let (_, head) = recovery::recover(&mut connection, now(), &sealer).unwrap();
+        let (_, head) = recovery::recover(&mut connection, &memory, now(), &sealer).unwrap();
         Self {
             writer: Writer {
                 connection,
@@ -322,7 +322,8 @@ fn every_statement(desk: &mut Desk) -> BTreeSet<String> {
     desk.writer.connection.trace_v2(TraceEventCodes::SQLITE_TRACE_STMT, Some(remember)).unwrap();
     for _ in 0..2 {
         let sealer = Arc::clone(&desk.writer.sealer);
-        desk.writer.head = recovery::recover(&mut desk.writer.connection, now(), &sealer).unwrap().1;
+        desk.writer.head =
+            recovery::recover(&mut desk.writer.connection, &desk.writer.memory, now(), &sealer).unwrap().1;
     }
     assert_eq!(read::unfed(&desk.writer.connection, None).unwrap(), []);
     for number in 1..=6 {

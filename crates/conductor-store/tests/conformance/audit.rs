@@ -12,6 +12,7 @@ use conductor_core::store::{Filter, Redirect, Transition};
 use conductor_core::{
     Actor, DeliveryKey, FailureReason, Keep, Notification, NotificationId, ReplayId, Retention, Settlement, TenantId,
 };
+use tokio::task::JoinSet;
 
 use crate::harness::*;
 
@@ -189,21 +190,19 @@ pub(crate) async fn the_chain_goes_on_after_crashes_stops_and_what_could_not_be_
         // Of these, one cannot be written, because there cannot be two of one id.
         let mut drafts: Vec<_> = (0..50).map(|_| w.draft()).collect();
         drafts[20].id = taken;
-        let accepts = drafts.into_iter().map(|draft| {
+        let mut accepts = JoinSet::new();
+        for draft in drafts {
             let store = Arc::clone(w.store());
-            tokio::spawn(async move { store.accept(new(draft)).await })
-        });
-        let mut refused = 0;
-        for accept in accepts.collect::<Vec<_>>() {
-            refused += usize::from(accept.await.unwrap().is_err());
+            accepts.spawn(async move { store.accept(new(draft)).await });
         }
+        let refused = accepts.join_all().await.iter().filter(|accepted| accepted.is_err()).count();
         assert_eq!(refused, 1);
         count += 50;
         assert_eq!(w.chain_holds().await, count);
         if round % 2 == 0 {
-            w.crash().await
+            w.crash().await;
         } else {
-            w.restart().await
+            w.restart().await;
         }
         assert_eq!(w.chain_holds().await, count);
     }

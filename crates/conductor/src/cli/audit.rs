@@ -87,7 +87,7 @@ fn verify(arguments: &Verify, settings: &Settings, session: &mut Session<'_>) ->
             faults.push(fault);
         }
     });
-    let verdict = verdict.map_err(failure)?;
+    let verdict = verdict.map_err(|error| failure(&error))?;
     for fault in faults.iter().take(usize::try_from(FAULTS_TOLD_MAX).unwrap_or(usize::MAX)) {
         writeln!(session.out, "❌ {fault}")?;
     }
@@ -162,7 +162,7 @@ fn export(arguments: &Export, settings: &Settings, session: &mut Session<'_>) ->
     });
     match written {
         Ok(()) => Ok(Ended::Well),
-        Err(Stopped::File(error)) => Err(failure(error)),
+        Err(Stopped::File(error)) => Err(failure(&error)),
         Err(Stopped::Output(error)) => Err(error.into()),
     }
 }
@@ -194,11 +194,11 @@ fn wrong(flag: &str, found: &str, expected: &str) -> Failure {
 }
 
 fn open(settings: &Settings) -> Result<AuditFile, Failure> {
-    AuditFile::open(&settings.data_dir).map_err(failure)
+    AuditFile::open(&settings.data_dir).map_err(|error| failure(&error))
 }
 
-fn failure(error: AuditFileError) -> Failure {
-    let help = match &error {
+fn failure(error: &AuditFileError) -> Failure {
+    let help = match error {
         AuditFileError::Missing(_) => {
             "DATA_DIR, or --data-dir, has to name the folder in which the server keeps its data"
         }

@@ -145,7 +145,7 @@ macro_rules! refused_by {
 refused_by!(SettingError, FirstRunError, EditError, EnvFileError, RandomError);
 
 /// The process settings that only a server heeds, and those of its address.
-const OF_THE_SERVER: [&str; 7] = [
+const OF_THE_SERVER: [&str; 8] = [
     "log_level",
     "log_format",
     "log_filter",

@@ -119,6 +119,8 @@ async fn drive_successes(server: &TestServer) {
     a.get("/notifications?limit=0").await.problem(400);
     a.get(&format!("/notifications/{dead}")).await.expect(200);
     a.get("/channels").await.expect(200);
+    a.get("/audit?limit=1").await.expect(200);
+    a.get("/audit?limit=0").await.problem(400);
     let endpoint = a.get("/callbacks").await.expect(200)["data"][0]["id"].as_str().expect("an id").to_owned();
     a.act(&format!("/callbacks/{endpoint}/enable")).await.expect(200);
     for path in ["/", "/health", "/livez", "/readyz", "/openapi.json", "/docs"] {
