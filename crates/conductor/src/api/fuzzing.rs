@@ -59,7 +59,7 @@ static CALLER: LazyLock<Arc<Tenant>> = LazyLock::new(|| {
 pub fn request(data: &[u8]) {
     let [call, rest @ ..] = data else { return };
     match call % 7 {
-        0 => json_of(rest, |value| notification(value)),
+        0 => json_of(rest, notification),
         1 => json_of(rest, batch),
         2 => json_of(rest, bulk_retry),
         3 => json_of(rest, |value| drop(transitions::read_route(value).map_err(|error| is_told(error, 1)))),
@@ -176,7 +176,7 @@ fn query(text: &str) {
             assert!((1..=usize::try_from(LIMIT_MAX).expect("it is small")).contains(&wish.limit), "{}", wish.limit);
             assert!(wish.filter.text.as_ref().is_none_or(|text| text.len() <= SEARCH_MAX_BYTES));
             let last = NotificationId::new(Uuid::from_u128(7));
-            let next = notifications::next_address(text, &notifications::cursor(last));
+            let next = notifications::next_address("/notifications", text, &notifications::cursor(last));
             assert!(HeaderValue::from_str(&next).is_ok(), "{next:?} can stand in no header");
             let (path, query) = next.split_once('?').expect("a query");
             assert_eq!(path, "/notifications");

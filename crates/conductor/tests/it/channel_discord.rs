@@ -116,7 +116,7 @@ async fn a_gateway_that_is_down_stops_neither_the_start_nor_the_sends_and_comes_
 
 #[tokio::test]
 async fn a_reload_that_changes_its_neighbours_or_itself_leaves_a_bot_connected() {
-    let discord = FakeDiscord::start(TOKEN, Duration::from_millis(100)).await;
+    let discord = FakeDiscord::start(TOKEN, Duration::from_secs(10)).await;
     let world = bots(&discord);
     let server = world.clone().start().await;
     for (key, name) in [(KEY_A, "alerts"), (KEY_A, "news"), (KEY_B, "alerts")] {
@@ -155,7 +155,7 @@ async fn a_reload_that_changes_its_neighbours_or_itself_leaves_a_bot_connected()
 
 #[tokio::test]
 async fn a_bot_with_a_mended_token_comes_online_without_a_restart() {
-    let discord = FakeDiscord::start(TOKEN, Duration::from_millis(100)).await;
+    let discord = FakeDiscord::start(TOKEN, Duration::from_secs(10)).await;
     let mut wrong = bots(&discord);
     let token = wrong.variables.last_mut().expect("the token");
     token.1 = "an.old.token".to_owned();

@@ -60,7 +60,7 @@ fn told(url: &str) -> Vec<(&'static str, Value, Value)> {
     ]
 }
 
-fn channel(world: &mut World, kind: &str, secrets: &Value, options: Value) {
+fn channel(world: &mut World, kind: &str, secrets: &Value, options: &Value) {
     let variable = |name: &str| format!("{}_{name}", kind.to_uppercase().replace('-', "_"));
     let secrets = secrets.as_object().expect("secrets");
     let env: Value = secrets.keys().map(|name| (name.clone(), variable(name))).collect();
@@ -78,7 +78,7 @@ fn world(url: &str) -> (World, Vec<&'static str>) {
     for (kind, secrets, mut options) in told(url) {
         options["allowNetworks"] = json!(["127.0.0.0/8"]);
         options["baseUrl"] = url.trim_end_matches("/hook").into();
-        channel(&mut world, kind, &secrets, options);
+        channel(&mut world, kind, &secrets, &options);
         kinds.push(kind);
     }
     world.plugins = kinds.iter().chain(&["log", "email"]).map(|kind| json!({ "name": kind })).collect();
@@ -97,7 +97,7 @@ async fn providers_that_are_down_stop_no_start_are_told_and_come_back_by_themsel
         "host": "127.0.0.1", "port": port.local_addr().expect("it is bound").port(), "security": "none",
         "from": "a@example.com", "to": "b@example.com", "allowNetworks": ["127.0.0.0/8"],
     });
-    channel(&mut world, "email", &json!({}), mail);
+    channel(&mut world, "email", &json!({}), &mail);
     let begun = Instant::now();
     let server = world.start().await;
     assert!(begun.elapsed() < Duration::from_secs(10), "the start waited: {:?}", begun.elapsed());
