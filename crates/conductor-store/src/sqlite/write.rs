@@ -250,6 +250,28 @@ impl Waiting {
         }
     }
 
+    /// The row of a delivery after an attempt.
+    fn after(lease: &Lease, finished: &Finished) -> Self {
+        let notification = &lease.notification;
+        let made = u32::from(finished.attempt.is_some());
+        Self {
+            key: lease.key,
+            tenant: notification.tenant,
+            channel_id: lease.channel,
+            own: lease.redirected.clone().map(|channel| (channel, lease.target.clone())),
+            lane: rows::lane(lease.target.as_deref()),
+            priority: notification.priority,
+            due: finished.at,
+            expires_at: lease.expires_at,
+            attempts: lease.attempt - 1 + made,
+            failures: lease.failures,
+            next_fallback: lease.next_fallback,
+            held: false,
+            progress: lease.progress.clone(),
+            limited: None,
+        }
+    }
+
     pub(crate) fn queued(&self) -> Queued {
         Queued {
             key: self.key,
@@ -384,27 +406,10 @@ fn insert_attempt(transaction: &Transaction<'_>, key: DeliveryKey, attempt: &Att
 
 fn settle(transaction: &Work<'_>, lease: &Lease, finished: &Finished) -> rusqlite::Result<Settled> {
     let notification = &lease.notification;
-    let made = u32::from(finished.attempt.is_some());
     if let Some(attempt) = &finished.attempt {
         insert_attempt(transaction, lease.key, attempt)?;
     }
-    let mut waiting = Waiting {
-        key: lease.key,
-        tenant: notification.tenant,
-        channel_id: lease.channel,
-        own: lease.redirected.clone().map(|channel| (channel, lease.target.clone())),
-        lane: rows::lane(lease.target.as_deref()),
-        priority: notification.priority,
-        due: finished.at,
-        expires_at: lease.expires_at,
-        attempts: lease.attempt - 1 + made,
-        failures: lease.failures,
-        next_fallback: lease.next_fallback,
-        held: false,
-        progress: lease.progress.clone(),
-        limited: None,
-        bytes: 0,
-    };
+    let mut waiting = Waiting::after(lease, finished);
     let provider_id = finished.provider_id.as_deref();
     let settled = |reason| Cause::Settled(finished, reason);
     let still_waits = |waiting: &Waiting, status| {

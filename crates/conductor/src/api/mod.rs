@@ -16,9 +16,9 @@ use utoipa_axum::routes;
 use crate::accept::InFlight;
 use crate::accept::room::Rooms;
 use crate::api::client::Proxies;
-use crate::api::observe::Observer;
 use crate::api::error::{ApiError, ErrorKind};
 use crate::api::failures::Failures;
+use crate::api::observe::Observer;
 use crate::app::App;
 
 mod answers;
