@@ -23,7 +23,9 @@ const SLICES: u32 = 5;
 const PACE: u64 = 1_000;
 
 /// What can be measured alone.
-const FIGURES: [&str; 5] = ["idle", "accept", "end-to-end", "latency", "backlog"];
+const FIGURES: [&str; 6] = ["idle", "accept", "end-to-end", "latency", "backlog", "against"];
+/// Names another build, which `against` compares with.
+const AGAINST: &str = "BENCH_AGAINST";
 
 fn body(index: usize) -> String {
     let text = "The washing machine has finished: programme Cotton 60, 1 h 52 min, 0.94 kWh. Please empty it.";
@@ -58,6 +60,7 @@ pub(crate) async fn run(program: &Path, time: Duration, only: &[String]) -> Resu
             "accept" => accept(program, time).await?,
             "end-to-end" => end_to_end(program, time).await?,
             "latency" => latency(program, time).await?,
+            "against" => against(program, time).await?,
             _ => backlog(program, time).await?,
         }
     }
@@ -113,6 +116,34 @@ async fn accept(program: &Path, time: Duration) -> Result<()> {
         if connections == 64 {
             show("    resident memory under load, MB", &format!("{:.1}", server.memory()?), "80");
         }
+    }
+    Ok(())
+}
+
+/// What a change costs: two builds take turns at accepting, and at accepting and sending.
+async fn against(program: &Path, time: Duration) -> Result<()> {
+    #[expect(clippy::disallowed_methods, reason = "a tool for developers, configured by its environment")]
+    let Ok(other) = std::env::var(AGAINST) else { return Ok(()) };
+    for (name, is_sent) in [("accepts", false), ("accepts while sending", true)] {
+        let (mut servers, mut measured) = (Vec::new(), [Measured::default(), Measured::default()]);
+        for program in [program, Path::new(&other)] {
+            let (directory, sink) = if is_sent {
+                let (directory, sink) = (TempDir::new()?, Sink::start(false).await?);
+                configure(&directory, TENANTS, sink.address, &json!({}))?;
+                (directory, sink)
+            } else {
+                closed().await?
+            };
+            servers.push((Process::conductor(program, &directory)?, directory, sink));
+        }
+        for _ in 0..SLICES * 2 {
+            for ((server, ..), measured) in servers.iter().zip(&mut measured) {
+                measured.add(load::run(server.address, 64, time / SLICES, requests).await?);
+            }
+        }
+        let [this, that] = measured.map(|measured| measured.per_second());
+        show(&format!("64 connections: {name} a second (the other build)"), &format!("{this:.0} ({that:.0})"), "");
+        show("    against the other build", &format!("{:.3}", this / that), "");
     }
     Ok(())
 }

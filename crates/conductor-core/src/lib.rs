@@ -3,6 +3,7 @@
 //! Nothing here does I/O, reads a clock or draws a random number: whatever depends on the time or on chance gets it
 //! as an argument. That keeps every decision testable as a table.
 
+pub mod audit;
 pub mod callbacks;
 pub mod channel;
 pub mod delivery;
@@ -22,6 +23,7 @@ pub mod store;
 pub mod time;
 pub mod trace;
 
+pub use audit::{Actor, AuditEvent, AuditKind, AuditLog};
 pub use callbacks::Callbacks;
 pub use channel::{
     Channel, Health, Limits, Message, Receipt, Scope, SendError, SendErrorKind, Standing, TextLimit, Unit,

@@ -9,6 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
+use crate::audit::AuditLog;
 use crate::callbacks::Callbacks;
 use crate::channel::Scope;
 use crate::delivery::{Attempt, DeliveryKey, FailureReason, Status};
@@ -353,7 +354,7 @@ pub struct DeliveryStory {
 
 /// Keeps the notifications. Every method is one transaction; what it returned has happened and is on disk.
 #[async_trait]
-pub trait Store: Replays + Receipts + Callbacks + Send + Sync + 'static {
+pub trait Store: Replays + Receipts + Callbacks + AuditLog + Send + Sync + 'static {
     /// Keeps a notification and queues its first delivery. With a `key`, ends the queued one whose place it takes.
     async fn accept(&self, new: NewNotification) -> Result<Accepted, StoreError>;
 

@@ -18,6 +18,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/sqlite/0004_replays.sql"),
     include_str!("../migrations/sqlite/0005_receipts.sql"),
     include_str!("../migrations/sqlite/0006_pauses.sql"),
+    include_str!("../migrations/sqlite/0007_audit.sql"),
     include_str!("../migrations/sqlite/0008_callbacks.sql"),
     include_str!("../migrations/sqlite/0009_bytes.sql"),
     include_str!("../migrations/sqlite/0010_trace.sql"),

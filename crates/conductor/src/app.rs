@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::app::reloads::Reloads;
 use crate::ids::IdGenerator;
 use crate::outcomes::{Outcomes, ReplaySignals};
+use crate::refusals::Refusals;
 use crate::registry::Registry;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::traces::Tracer;
@@ -30,6 +31,8 @@ pub struct App {
     pub outcomes: Outcomes,
     /// Those who begin bulk retries or wait for their end, and who does them.
     pub replays: ReplaySignals,
+    /// Keys that were refused and do not stand in the audit log yet.
+    pub refusals: Refusals,
     /// Where a new configuration is asked for.
     pub reloads: Reloads,
     /// What is counted.
@@ -69,6 +72,7 @@ impl App {
             ids,
             outcomes: Outcomes::default(),
             replays: ReplaySignals::default(),
+            refusals: Refusals::default(),
             reloads: Reloads::default(),
             metrics,
             tracer: Tracer::off(),

@@ -1,5 +1,5 @@
 //! What is to be done from time to time: ending what has expired, forgetting old idempotency keys and bulk retries,
-//! removing what has ended long ago.
+//! removing what has ended long ago, writing down which keys were refused.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,7 +11,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
 
+mod refusals;
 mod retention;
+
+pub(crate) use refusals::write as write_refusals;
 
 /// Expired deliveries are looked for so often. The look reads all that waits, so it is taken at most a fiftieth of the
 /// time.
@@ -20,9 +23,14 @@ const EXPIRY_SHARE: u32 = 50;
 /// Old idempotency keys and bulk retries are looked for so often.
 const FORGET_EVERY: Duration = Duration::from_secs(10 * 60);
 
-/// Tidies up until `stop`. `last_known` is a time that has certainly passed, if any is known.
-pub async fn run(app: Arc<App>, stop: CancellationToken, last_known: Option<Timestamp>) {
-    tokio::join!(end_what_is_over(&app, &stop), retention::run(&app, &stop, last_known));
+/// Tidies up until `stop`. `last_known` is a time that has certainly passed, if any is known; `audit_kept` is how long
+/// the audit log is kept, none for ever.
+pub async fn run(app: Arc<App>, stop: CancellationToken, last_known: Option<Timestamp>, audit_kept: Option<Duration>) {
+    tokio::join!(
+        end_what_is_over(&app, &stop),
+        retention::run(&app, &stop, last_known, audit_kept),
+        refusals::run(&app, &stop),
+    );
 }
 
 async fn end_what_is_over(app: &App, stop: &CancellationToken) {

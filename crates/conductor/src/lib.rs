@@ -13,6 +13,7 @@ pub mod ids;
 pub mod janitor;
 pub mod outcomes;
 pub mod readings;
+pub mod refusals;
 pub mod registry;
 pub mod reload;
 pub mod replays;

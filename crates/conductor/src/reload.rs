@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use conductor_channels::http::HttpClients;
+use conductor_core::Actor;
+use conductor_core::audit::{AuditEvent, AuditKind, Details};
 use futures_util::FutureExt as _;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -30,6 +32,10 @@ const LOAD_MAX: Duration = Duration::from_secs(30);
 const BUILD_MAX: Duration = Duration::from_secs(30);
 /// The store is waited for no longer when it is told who wants callbacks.
 const SUBSCRIBE_MAX: Duration = Duration::from_secs(2);
+/// So long is waited until the audit log has it.
+const AUDIT_MAX: Duration = Duration::from_secs(5);
+/// A plan that is longer stands in the audit log with some of its names only.
+const PLAN_MAX_BYTES: usize = 32 * 1024;
 /// Attempts under way are waited for so long before their channel is shut down. A text in many parts takes longest.
 const RETIRE_MAX: Duration = Duration::from_secs(10 * 60);
 
@@ -99,7 +105,7 @@ impl Reloader {
         };
         match &reloaded {
             Ok(accepted) => self.tell_accepted(accepted, cause),
-            Err(refused) => self.tell_refused(refused, cause),
+            Err(refused) => self.tell_refused(refused, cause).await,
         }
         (reloaded, readings)
     }
@@ -129,17 +135,39 @@ impl Reloader {
         for channel in before.left_behind_by(&next) {
             self.tracker.spawn(retire(channel));
         }
-        self.record(&version, &plan, cause);
+        self.record(&version, &plan, cause).await;
         Ok(Accepted { version, plan, is_new: true, warnings })
     }
 
     /// Keeps what has changed: the one place that every plan passes.
-    fn record(&self, version: &Version, plan: &ReloadPlan, cause: Cause) {
+    async fn record(&self, version: &Version, plan: &ReloadPlan, cause: Cause) {
         tracing::info!(
             config.version = version.number, config.hash = %version.hash, cause = cause.as_str(),
             added = %plan.added, changed = %plan.changed, removed = %plan.removed, operator_key = plan.operator_key,
             "The changed configuration is in use",
         );
+        let details = Details::new().number("version", version.number).text("configuration", &version.hash);
+        let details = details.text("cause", cause.as_str()).flag("operatorKey", plan.operator_key);
+        let whole = serde_json::to_value(plan).unwrap_or_default();
+        let details = match whole.to_string().len() {
+            ..=PLAN_MAX_BYTES => details.value("plan", &whole),
+            // Of each, the names of some and the number of the rest.
+            _ => details
+                .text("added", &plan.added.to_string())
+                .text("changed", &plan.changed.to_string())
+                .text("removed", &plan.removed.to_string()),
+        };
+        self.audit(AuditKind::Configured, details).await;
+    }
+
+    /// Adds an entry to the audit log. It is not waited for longer than the server can do without.
+    async fn audit(&self, kind: AuditKind, details: Details) {
+        let event = AuditEvent::of_server(kind, Actor::Operator, details);
+        match tokio::time::timeout(AUDIT_MAX, self.app.store.record(event)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "The audit log does not say that the configuration has changed"),
+            Err(_) => tracing::warn!("The audit log has not said in time that the configuration has changed"),
+        }
     }
 
     fn refused(&self, summary: String, faults: Vec<Told>) -> Refused {
@@ -180,7 +208,7 @@ impl Reloader {
         }
     }
 
-    fn tell_refused(&self, refused: &Refused, cause: Cause) {
+    async fn tell_refused(&self, refused: &Refused, cause: Cause) {
         self.app.metrics.configuration.refused();
         let Refused { folder, summary, faults } = refused;
         tracing::error!(
@@ -192,6 +220,8 @@ impl Reloader {
         for fault in faults {
             tracing::error!(place = fault.place, expected = fault.expected, help = fault.help, "{}", fault.found);
         }
+        let details = Details::new().text("cause", cause.as_str()).text("summary", summary);
+        self.audit(AuditKind::ConfigurationRefused, details).await;
     }
 }
 

@@ -29,6 +29,7 @@ pub mod limits;
 
 mod connection;
 mod listen;
+mod milestones;
 
 use limits::Limits;
 
@@ -55,6 +56,8 @@ pub struct Options {
     pub clock: Arc<dyn Clock>,
     /// What clients may take.
     pub limits: Limits,
+    /// How long the audit log is kept; none means for ever.
+    pub audit_kept: Option<Duration>,
     /// The proxies that are believed when they say whom they speak for.
     pub trusted_proxies: Vec<IpNet>,
 }
@@ -101,6 +104,7 @@ impl Server {
             public_url,
             clock,
             limits,
+            audit_kept,
             trusted_proxies,
         } = options;
         let listener = into_async(listener)?;
@@ -132,11 +136,12 @@ impl Server {
             tracing::warn!(%error, "Who wants callbacks could not be written; it is tried again");
         }
         let (work, connections) = (TaskTracker::new(), TaskTracker::new());
+        milestones::started(&app).await;
         let left = limits.left_for_attempts();
         let slots = callbacks::slots(left);
         let bounds = Bounds { descriptors: left.saturating_sub(slots), ..Bounds::default() };
         work.spawn(dispatch::run(Arc::clone(&app), bounds, work.clone(), stop.clone()));
-        work.spawn(janitor::run(Arc::clone(&app), stop.clone(), latest.map(NotificationId::made_at)));
+        work.spawn(janitor::run(Arc::clone(&app), stop.clone(), latest.map(NotificationId::made_at), audit_kept));
         work.spawn(callbacks::run(Arc::clone(&app), slots, stop.clone()));
         work.spawn(replays::run(Arc::clone(&app), stop.clone()));
         let source = Arc::new(source);
@@ -186,6 +191,7 @@ impl Server {
         }
         let registry = self.app.registry();
         join_all(registry.channels().map(|channel| channel.shut_down())).await;
+        milestones::stopped(&self.app).await;
         let (exporting, end) = &self.exports;
         end.cancel();
         exporting.close();

@@ -8,6 +8,7 @@ use tempfile::TempDir;
 
 use super::fault_tests::{NOW, accept, claim, open};
 use super::*;
+use rusqlite::Connection;
 
 const PAGE: u64 = 4_096;
 /// Enough that the tables have leaves of their own.

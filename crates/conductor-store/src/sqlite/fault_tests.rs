@@ -7,6 +7,7 @@ use conductor_core::{Draft, FailureReason, Format, ManualClock, Priority, Settle
 use tempfile::TempDir;
 
 use super::*;
+use rusqlite::Connection;
 
 pub(super) const NOW: Timestamp = Timestamp::ZERO;
 const TENANT: TenantId = TenantId::from_bytes([1; 16]);

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use conductor_core::retention::{Compacted, Pruned};
-use conductor_core::retry::BACKOFF;
 use conductor_core::store::{
     Accepted, BATCH_MAX, Backlog, BacklogRequest, Claim, Claimed, Expired, Filter, Finished, Idempotency, Lease, Load,
     NewNotification, Page, Progress, Queued, Redirect, Settled, Store, Story, Transition, Unsettled,
@@ -17,9 +16,10 @@ use conductor_core::store::{
 use conductor_core::{
     ChannelId, Clock, DeliveryKey, Notification, NotificationId, Retention, Statistics, StoreError, TenantId, Timestamp,
 };
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::OptionalExtension;
 use tokio::sync::{Mutex, Notify, Semaphore, oneshot};
 
+use audit::Sealer;
 use change::{Change, ChangeKind};
 pub use contents::Contents;
 pub use copies::{Copied, CopyError, back_up, restore};
@@ -35,6 +35,7 @@ use weights::Weight;
 use write::Waiting;
 use writer::{Command, Envelope, Reply, Writer};
 
+pub(crate) mod audit;
 mod callbacks;
 mod change;
 mod contents;
@@ -50,6 +51,7 @@ mod memory;
 mod opening;
 mod read;
 mod receipts;
+mod recovery;
 mod replays;
 mod retention;
 mod rows;
@@ -63,14 +65,12 @@ mod writer;
 
 /// The most commands that may wait for the writer; further callers wait for their turn.
 const COMMANDS_MAX: usize = 8_192;
-/// So many attempts of one delivery may be lost to a dying process before it waits longer from start to start.
-const LOST_FREELY: u32 = 3;
 
 /// A delivery that is being ended is asked for again after so long.
 const ENDING_PAUSE: Duration = Duration::from_millis(200);
 
 /// The file within the data directory.
-const FILE: &str = "conductor.db";
+pub(crate) const FILE: &str = "conductor.db";
 /// Locked as long as a process owns the store.
 const LOCK_FILE: &str = "conductor.lock";
 
@@ -97,6 +97,9 @@ pub struct SqliteStore {
     seeking: Mutex<()>,
     /// How far the removal of what is old has come.
     tidying: Mutex<Tidying>,
+    /// How far the audit log's content has been looked through.
+    audit_place: Mutex<i64>,
+    sealer: Arc<Sealer>,
     /// The writer; none after it has ended.
     writer: Mutex<Option<JoinHandle<()>>>,
 }
@@ -110,8 +113,9 @@ impl SqliteStore {
         let path = directory.join(FILE);
         let engine = |error| OpenError::of_engine(&path, error);
         let mut connection = opening::connect(&path)?;
-        let unclean = recover(&mut connection, clock.now()).map_err(engine)?;
+        let sealer = Arc::new(Sealer::new().ok_or_else(|| io(std::io::ErrorKind::Unsupported.into()))?);
         let memory = Arc::new(Memory::default());
+        let (unclean, head) = recovery::recover(&mut connection, &memory, clock.now(), &sealer).map_err(engine)?;
         let sql = "SELECT value FROM meta WHERE name = 'feed_mark'";
         let mark: Option<[u8; 16]> = connection.query_row(sql, [], |row| row.get(0)).optional().map_err(engine)?;
         memory.lock().unfed = read::unfed(&connection, mark).map_err(engine)?;
@@ -144,6 +148,10 @@ impl SqliteStore {
             counts: Arc::clone(&counts),
             usual_commit: UsualCommit::default(),
             fed_through,
+            clock: Arc::clone(&clock),
+            sealer: Arc::clone(&sealer),
+            head,
+            audit_fed: None,
         };
         let thread = writer.spawn(received, Arc::clone(&permits), lock);
         Ok(Self {
@@ -163,6 +171,8 @@ impl SqliteStore {
             scanning: Mutex::default(),
             seeking: Mutex::default(),
             tidying: Mutex::default(),
+            audit_place: Mutex::default(),
+            sealer,
             writer: Mutex::new(Some(thread.map_err(io)?)),
         })
     }
@@ -195,38 +205,12 @@ impl SqliteStore {
     }
 }
 
-/// Finds out how the last process ended. Attempts that it took with it are written down, so that a message which kills
-/// the process is slowed down from start to start instead of looping. Returns whether it died.
-fn recover(connection: &mut Connection, now: Timestamp) -> rusqlite::Result<bool> {
-    let transaction = connection.transaction()?;
-    let clean: Option<bool> = transaction
-        .query_row("SELECT value FROM meta WHERE name = 'stopped_cleanly'", [], |row| row.get(0))
-        .optional()?;
-    transaction.execute("INSERT OR REPLACE INTO meta (name, value) VALUES ('stopped_cleanly', 0)", [])?;
-    // A new store has nothing in it that could have been under way.
-    let unclean = clean == Some(false);
-    if unclean {
-        let sql = "INSERT INTO attempt (notification, ordinal, number, at, duration_ms, outcome, detail) \
-                   SELECT notification, ordinal, attempts + 1, ?1, 0, 'unknown', \
-                   'the server stopped while this attempt was under way' FROM pending WHERE claimed > 0";
-        transaction.execute(sql, [now.millis()])?;
-        let sql = "UPDATE pending SET attempts = attempts + 1, failures = failures + 1, lost = lost + 1, claimed = 0, \
-                   due_at = ?1 + CASE WHEN lost < ?2 THEN 0 ELSE min(?3 << min(lost - ?2, 20), ?4) END \
-                   WHERE claimed > 0";
-        let (step, most) = (rows::millis(BACKOFF[0]), rows::millis(BACKOFF[BACKOFF.len() - 1]));
-        transaction.execute(sql, (now.millis(), LOST_FREELY, step, most))?;
-    } else {
-        transaction.execute("UPDATE pending SET claimed = 0 WHERE claimed > 0", [])?;
-    }
-    transaction.commit()?;
-    Ok(unclean)
-}
-
 #[async_trait]
 impl Store for SqliteStore {
     async fn accept(&self, new: NewNotification) -> Result<Accepted, StoreError> {
         self.damage.refuse()?;
-        self.command(|reply| Command::Accept(new, reply)).await
+        let seal = self.sealer.seal(&new.notification);
+        self.command(|reply| Command::Accept(new, seal, reply)).await
     }
 
     async fn earlier(&self, tenant: TenantId, idempotency: &Idempotency) -> Result<Option<Accepted>, StoreError> {

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use conductor_core::audit::{AuditEvent, AuditKind, Details};
 use conductor_core::replay::{ENDED_MAX, RUNNING_MAX, ReplayJob, ReplayStep, Replays, STEP_MAX};
 use conductor_core::store::{BATCH_MAX, Transition};
-use conductor_core::{NotificationId, ReplayId, StoreError, TenantId, Timestamp};
-use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
+use conductor_core::{Actor, NotificationId, ReplayId, StoreError, TenantId, Timestamp};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::SqliteStore;
 use super::change::{self, Change, ChangeKind, Touched};
@@ -111,7 +112,7 @@ pub(crate) fn apply(transaction: &Work<'_>, memory: &Memory, change: &JobChange)
     Ok(Effect::Job(job.map(Box::new), touched))
 }
 
-fn begin(transaction: &Transaction<'_>, job: &ReplayJob) -> rusqlite::Result<Option<ReplayJob>> {
+fn begin(transaction: &Work<'_>, job: &ReplayJob) -> rusqlite::Result<Option<ReplayJob>> {
     let sql = "SELECT count(*) FROM replay_job WHERE tenant = ?1 AND ended_at IS NULL";
     let running: i64 = transaction.prepare_cached(sql)?.query_row([job.tenant.bytes()], |row| row.get(0))?;
     if running >= rows::count(RUNNING_MAX) {
@@ -133,6 +134,7 @@ fn begin(transaction: &Transaction<'_>, job: &ReplayJob) -> rusqlite::Result<Opt
         job.position.bytes(),
         job.next_due.millis(),
     ])?;
+    note(transaction, AuditKind::RetriesBegun, job.tenant, job.id)?;
     Ok(Some(job.clone()))
 }
 
@@ -181,12 +183,20 @@ fn step(
 }
 
 fn cancel(
-    transaction: &Transaction<'_>,
+    transaction: &Work<'_>,
     tenant: TenantId,
     id: ReplayId,
     at: Timestamp,
 ) -> rusqlite::Result<Option<ReplayJob>> {
     let sql = "UPDATE replay_job SET ended_at = ?3, canceled = 1 WHERE id = ?1 AND tenant = ?2 AND ended_at IS NULL";
-    transaction.prepare_cached(sql)?.execute((id.bytes(), tenant.bytes(), at.millis()))?;
+    if transaction.prepare_cached(sql)?.execute((id.bytes(), tenant.bytes(), at.millis()))? > 0 {
+        note(transaction, AuditKind::RetriesCanceled, tenant, id)?;
+    }
     Ok(find(transaction, id)?.filter(|job| job.tenant == tenant))
+}
+
+/// Tells the audit log that a tenant's bulk retry began or was stopped.
+fn note(work: &Work<'_>, kind: AuditKind, tenant: TenantId, job: ReplayId) -> rusqlite::Result<()> {
+    let details = Details::new().text("retries", &job.to_string());
+    work.append(&AuditEvent { tenant: Some(tenant), ..AuditEvent::of_server(kind, Actor::Tenant, details) })
 }

@@ -7,11 +7,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use conductor_core::audit::{AuditEvent, AuditKind, Details};
 use conductor_core::notification::Fallback;
 use conductor_core::retention::{Compacted, Pruned, age_counts_from};
-use conductor_core::{Keep, NotificationId, Retention, StoreError, TenantId, Timestamp};
+use conductor_core::{Actor, Keep, NotificationId, Retention, StoreError, TenantId, Timestamp};
 use rusqlite::{Connection, OptionalExtension, Transaction};
 
+use super::work::Work;
 use super::write::delete_live_key;
 use super::writer::{Command, Effect};
 use super::{SqliteStore, callbacks, rows};
@@ -287,11 +289,7 @@ impl SqliteStore {
 }
 
 /// Removes these, as far as there is time and they are still to be removed.
-pub(crate) fn prune(
-    transaction: &Transaction<'_>,
-    candidates: &[Candidate],
-    now: Timestamp,
-) -> rusqlite::Result<Effect> {
+pub(crate) fn prune(transaction: &Work<'_>, candidates: &[Candidate], now: Timestamp) -> rusqlite::Result<Effect> {
     let mut step = Step::default();
     let mut left = Left { since: Instant::now(), attempts: ATTEMPTS_MAX };
     for candidate in candidates {
@@ -308,6 +306,11 @@ pub(crate) fn prune(
         if left.is_nothing() {
             break;
         }
+    }
+    if step.removed + step.redacted > 0 {
+        let count = |count| u64::try_from(count).unwrap_or(u64::MAX);
+        let details = Details::new().number("removed", count(step.removed)).number("redacted", count(step.redacted));
+        transaction.append(&AuditEvent::of_server(AuditKind::Tidied, Actor::Server, details))?;
     }
     step.took = left.since.elapsed();
     Ok(Effect::Tidied(step))
@@ -399,7 +402,7 @@ fn remove(transaction: &Transaction<'_>, id: NotificationId) -> rusqlite::Result
 fn redact(transaction: &Transaction<'_>, id: NotificationId, now: Timestamp) -> rusqlite::Result<bool> {
     let Some(ties) = untie(transaction, id)? else { return Ok(false) };
     let sql = "UPDATE notification SET message = '', title = NULL, data = NULL, target = NULL, fallback = ?2, \
-               redacted_at = ?3 WHERE id = ?1 AND redacted_at IS NULL";
+               salt = NULL, redacted_at = ?3 WHERE id = ?1 AND redacted_at IS NULL";
     let row = (id.bytes(), ties.fallback.as_deref().and_then(without_targets), now.millis());
     let changed = transaction.prepare_cached(sql)?.execute(row)?;
     callbacks::redact(transaction, id)?;

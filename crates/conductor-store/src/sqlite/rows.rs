@@ -74,8 +74,12 @@ pub(crate) fn notification(row: &Row<'_>) -> rusqlite::Result<Notification> {
     }))
 }
 
-/// Writes the columns [`NOTIFICATION_COLUMNS`].
-pub(crate) fn insert_notification(statement: &mut Statement<'_>, n: &Draft) -> rusqlite::Result<usize> {
+/// Writes the columns [`NOTIFICATION_COLUMNS`], and `salt`.
+pub(crate) fn insert_notification(
+    statement: &mut Statement<'_>,
+    n: &Draft,
+    salt: &[u8; 16],
+) -> rusqlite::Result<usize> {
     fn text<T: serde::Serialize>(value: &T, is_empty: bool) -> rusqlite::Result<Option<String>> {
         let failed = |error| rusqlite::Error::ToSqlConversionFailure(Box::new(error));
         if is_empty { Ok(None) } else { serde_json::to_string(value).map(Some).map_err(failed) }
@@ -98,6 +102,7 @@ pub(crate) fn insert_notification(statement: &mut Statement<'_>, n: &Draft) -> r
         n.send_at.map(Timestamp::millis),
         n.expires_at.millis(),
         n.trace.map(|trace| trace.to_string()),
+        salt,
     ])
 }
 

@@ -3,14 +3,24 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use conductor_core::audit::{AuditEvent, AuditFilter, Content, Details};
 use conductor_core::store::Idempotency;
-use conductor_core::{Attempt, ChannelId, Draft, FailureReason, Format, Keep, Outcome, Priority, Settlement, Status};
+use conductor_core::{
+    Actor, Attempt, AuditKind, ChannelId, Draft, FailureReason, Format, Keep, Outcome, Priority, Settlement, Status,
+};
+use rusqlite::Connection;
 use rusqlite::trace::{TraceEvent, TraceEventCodes};
 use tempfile::TempDir;
 
 use super::*;
 
 const TENANT: TenantId = TenantId::from_bytes([1; 16]);
+
+/// What the store's method makes of it.
+fn accept(new: NewNotification, reply: Reply<Accepted>) -> Command {
+    let seal = Sealer::new().unwrap().seal(&new.notification);
+    Command::Accept(new, seal, reply)
+}
 
 /// A writer without its thread.
 struct Desk {
@@ -24,7 +34,9 @@ impl Desk {
         let mut connection = Connection::open(directory.path().join(FILE)).unwrap();
         opening::configure(&connection).unwrap();
         crate::migrate::migrate(&mut connection).unwrap();
-        let (memory, arrived) = (Arc::default(), Arc::default());
+        let (memory, arrived) = (Arc::<Memory>::default(), Arc::default());
+        let sealer = Arc::new(Sealer::new().unwrap());
+        let (_, head) = recovery::recover(&mut connection, &memory, now(), &sealer).unwrap();
         Self {
             writer: Writer {
                 connection,
@@ -35,6 +47,10 @@ impl Desk {
                 damage: Arc::default(),
                 counts: Arc::default(),
                 usual_commit: UsualCommit::default(),
+                clock: Arc::new(conductor_core::ManualClock::at(now())),
+                sealer,
+                head,
+                audit_fed: None,
             },
             _directory: directory,
         }
@@ -48,7 +64,7 @@ impl Desk {
     }
 
     fn accept(&mut self, draft: Draft) -> Result<Accepted, StoreError> {
-        self.write(|reply| Command::Accept(new(draft), reply))
+        self.write(|reply| accept(new(draft), reply))
     }
 
     fn lease(&self, id: NotificationId) -> Lease {
@@ -209,7 +225,7 @@ fn one_commands_trouble_is_not_its_neighbours() {
     let batch = [2, 1, 3].map(|number| {
         let (reply, replied) = oneshot::channel();
         answers.push(replied);
-        Command::Accept(new(draft(number)), reply)
+        accept(new(draft(number)), reply)
     });
     desk.writer.write(batch.into());
     let mut answers = answers.into_iter().map(|mut replied| replied.try_recv().unwrap());
@@ -252,11 +268,12 @@ fn what_has_ended_leaves_the_working_tables_empty() {
 }
 
 /// Statements that may look at every row, with the reason.
-const SCANS: [(&str, &str); 5] = [
+const SCANS: [(&str, &str); 6] = [
     ("FROM pending WHERE expires_at <= ", "the janitor's; an index by time would be paid for by every accept"),
     ("FROM idempotency WHERE accepted_at < ", "the janitor's, for the same reason"),
     ("FROM sqlite_schema", "a dozen rows, at the start"),
     ("FROM migration", "a dozen rows, at the start"),
+    ("INSERT OR IGNORE INTO audit_feed", "sorts a few thousand entries that were just written"),
     ("WHERE claimed > 0", "a partial index of only the rows that it wants, at the start"),
 ];
 
@@ -272,6 +289,28 @@ fn tidy_up(desk: &mut Desk, later: Timestamp) {
     desk.write(|reply| Command::Compact(1, reply)).unwrap();
 }
 
+/// Adds to the audit log until it has some blocks, reads it, and removes what is old of it.
+fn audit(desk: &mut Desk, later: Timestamp) {
+    let event = AuditEvent {
+        tenant: Some(TENANT),
+        content: Content::Here(serde_json::Map::from_iter([("address".to_owned(), "::1".into())])),
+        ..AuditEvent::of_server(AuditKind::KeysRefused, Actor::Unknown, Details::new())
+    };
+    for _ in 0..600 {
+        desk.write(|reply| Command::Record(Box::new(event.clone()), reply)).unwrap();
+    }
+    desk.writer.feed(1);
+    let filter = AuditFilter { from: Some(now()), to: Some(later), ..AuditFilter::default() };
+    let page = |tenant| audit::page::read(&desk.writer.connection, tenant, &filter, 1_000, None).unwrap();
+    assert!(page(Some(TENANT)).items.len() > 600 && page(None).items.len() > page(Some(TENANT)).items.len());
+    let others_age = later.since(now());
+    let others = Keep { whole: None, content: Some(others_age) };
+    let retention = Retention { others, ..Retention::default() };
+    let wish = audit::look(&desk.writer.connection, 0, Some(later), &retention, later.plus(others_age)).unwrap().wish;
+    let done = desk.write(|reply| Command::TidyAudit(Box::new(wish), reply)).unwrap();
+    assert_eq!((done.removed > 500, done.redacted >= 600), (true, true), "{done:?}");
+}
+
 /// Does everything that the engine can once, and tells the statements that it took.
 fn every_statement(desk: &mut Desk) -> BTreeSet<String> {
     static SEEN: std::sync::Mutex<BTreeSet<String>> = std::sync::Mutex::new(BTreeSet::new());
@@ -281,8 +320,11 @@ fn every_statement(desk: &mut Desk) -> BTreeSet<String> {
         }
     };
     desk.writer.connection.trace_v2(TraceEventCodes::SQLITE_TRACE_STMT, Some(remember)).unwrap();
-    recover(&mut desk.writer.connection, now()).unwrap();
-    recover(&mut desk.writer.connection, now()).unwrap();
+    for _ in 0..2 {
+        let sealer = Arc::clone(&desk.writer.sealer);
+        desk.writer.head =
+            recovery::recover(&mut desk.writer.connection, &desk.writer.memory, now(), &sealer).unwrap().1;
+    }
     assert_eq!(read::unfed(&desk.writer.connection, None).unwrap(), []);
     for number in 1..=6 {
         let idempotency = Some(Idempotency { key: number.to_string(), part: None, fingerprint: [0; 32] });
@@ -293,8 +335,8 @@ fn every_statement(desk: &mut Desk) -> BTreeSet<String> {
         }];
         let draft = Draft { key: Some("door".into()), target: Some(number.to_string()), fallback, ..draft(number) };
         let new = NewNotification { idempotency, ..new(draft) };
-        assert_eq!(desk.write(|reply| Command::Accept(new.clone(), reply)), NEW);
-        let again = desk.write(|reply| Command::Accept(new, reply));
+        assert_eq!(desk.write(|reply| accept(new.clone(), reply)), NEW);
+        let again = desk.write(|reply| accept(new, reply));
         assert!(matches!(again, Ok(Accepted::Replayed(_))));
     }
     let retry = Settlement::RetryAt { due: now(), counts: true, limited: None };
@@ -336,6 +378,7 @@ fn every_statement(desk: &mut Desk) -> BTreeSet<String> {
     let unfed = desk.writer.memory.lock().unfed.clone();
     write::feed(&mut desk.writer.connection, &unfed).unwrap();
     tidy_up(desk, later);
+    audit(desk, later);
     SEEN.lock().unwrap().clone()
 }
 

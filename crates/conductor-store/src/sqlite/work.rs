@@ -3,11 +3,15 @@
 use std::cell::RefCell;
 use std::ops::Deref;
 
+use conductor_core::audit::{AuditKind, Content, Details};
 use conductor_core::receipts::Report;
 use conductor_core::store::{Finished, NewNotification};
-use conductor_core::{ChannelId, DeliveryKey, FailureReason, NotificationId, Status, TenantId, Timestamp};
+use conductor_core::{
+    Actor, AuditEvent, ChannelId, DeliveryKey, FailureReason, NotificationId, Priority, Status, TenantId, Timestamp,
+};
 use rusqlite::Transaction;
 
+use super::audit::{Head, Ledger, Seal};
 use super::callbacks::{self, Moved};
 use super::memory::Memory;
 use super::weights::Weight;
@@ -16,6 +20,7 @@ use super::write::Waiting;
 /// A transaction, with what it has to tell of itself. It is rolled back unless it is committed.
 pub(crate) struct Work<'c> {
     transaction: Transaction<'c>,
+    ledger: Ledger<'c>,
     /// What the present command has changed, in order.
     moved: RefCell<Vec<Moved>>,
     /// What will wait, or wait no longer, when it is committed.
@@ -29,7 +34,6 @@ impl<'c> Deref for Work<'c> {
     }
 }
 
-#[allow(dead_code, reason = "what hangs on to the changes reads them")]
 /// What has become of a delivery. Each is noted once, in the transaction that makes it so.
 pub(crate) struct StateChange<'a> {
     /// Which delivery.
@@ -41,17 +45,17 @@ pub(crate) struct StateChange<'a> {
     /// What it is now.
     pub(crate) status: Status,
     /// Since when.
+    #[allow(dead_code, reason = "the audit log has the time of writing; what else hangs on to changes needs this one")]
     pub(crate) at: Timestamp,
     /// Why.
     pub(crate) cause: Cause<'a>,
 }
 
-#[allow(dead_code, reason = "what hangs on to the changes reads them")]
 /// Why a delivery's state has changed.
 #[derive(Clone, Copy)]
 pub(crate) enum Cause<'a> {
-    /// A caller posted it.
-    Accepted(&'a NewNotification),
+    /// A caller posted it. With the seal of what it says.
+    Accepted(&'a NewNotification, Seal),
     /// A newer notification with the same `key` took its place.
     Superseded { by: NotificationId },
     /// An attempt was made, or given up before it was made. The reason, where it has failed.
@@ -70,6 +74,8 @@ pub(crate) enum Cause<'a> {
     Expired,
     /// Its provider has reported what became of it.
     Reported(&'a Report),
+    /// The process before this one died during an attempt.
+    Lost,
 }
 
 impl<'a> StateChange<'a> {
@@ -80,14 +86,14 @@ impl<'a> StateChange<'a> {
 }
 
 impl<'c> Work<'c> {
-    pub(crate) fn new(transaction: Transaction<'c>) -> Self {
-        Self { transaction, moved: RefCell::default(), weights: RefCell::default() }
+    pub(crate) fn new(transaction: Transaction<'c>, ledger: Ledger<'c>) -> Self {
+        Self { transaction, ledger, moved: RefCell::default(), weights: RefCell::default() }
     }
 
     /// Every change of a delivery's state passes here.
     pub(crate) fn note_state(&self, change: &StateChange<'_>) -> rusqlite::Result<()> {
         self.moved.borrow_mut().push(Moved::from(change));
-        Ok(())
+        self.append(&event(change))
     }
 
     /// Makes the callbacks of what one command has noted: what it has brought each notification to is known at its end.
@@ -105,12 +111,84 @@ impl<'c> Work<'c> {
         self.weights.borrow_mut().push(weight);
     }
 
-    /// Makes all that was written and noted last.
-    pub(crate) fn commit(self, memory: &Memory) -> rusqlite::Result<()> {
+    /// Adds an entry to the audit log.
+    pub(crate) fn append(&self, event: &AuditEvent) -> rusqlite::Result<()> {
+        self.ledger.append(&self.transaction, event)
+    }
+
+    /// Makes all that was written and noted last. Returns where the audit log ends then.
+    pub(crate) fn commit(self, memory: &Memory) -> rusqlite::Result<Head> {
+        let head = self.ledger.finish(&self.transaction)?;
         let Self { transaction, weights, .. } = self;
         transaction.commit()?;
         let mut memory = memory.lock();
         weights.into_inner().into_iter().for_each(|weight| memory.weights.change(weight));
-        Ok(())
+        Ok(head)
     }
+}
+
+/// What the audit log says of a change.
+fn event(change: &StateChange<'_>) -> AuditEvent {
+    use AuditKind as Kind;
+    let mut content = Content::None;
+    let by_status = || match change.status {
+        Status::Sent => Kind::Sent,
+        Status::Delivered => Kind::Delivered,
+        Status::Undelivered => Kind::Undelivered,
+        Status::Held => Kind::Held,
+        Status::Expired => Kind::Expired,
+        Status::Failed => Kind::Failed,
+        Status::Canceled => Kind::Canceled,
+        Status::Superseded => Kind::Superseded,
+        Status::Scheduled | Status::Queued | Status::Sending | Status::Retrying => Kind::Retrying,
+    };
+    let nothing = Details::new();
+    let (kind, actor, details) = match change.cause {
+        Cause::Accepted(new, seal) => {
+            content = Content::Elsewhere(seal.hash);
+            (Kind::Accepted, Actor::Tenant, accepted(new))
+        }
+        Cause::Superseded { by } => (Kind::Superseded, Actor::Tenant, nothing.text("by", &by.to_string())),
+        Cause::Settled(finished, reason) => (by_status(), Actor::Server, settled(finished, reason)),
+        Cause::FallbackOf(before) => (Kind::Fallback, Actor::Server, nothing.number("after", before.into())),
+        Cause::Canceled => (Kind::Canceled, Actor::Tenant, nothing),
+        Cause::Resolved => (Kind::Resolved, Actor::Tenant, nothing),
+        Cause::Replayed { redirected } => (Kind::Replayed, Actor::Tenant, nothing.flag("redirected", redirected)),
+        Cause::Redirected => (Kind::Redirected, Actor::Tenant, nothing),
+        Cause::Expired => (Kind::Expired, Actor::Server, nothing),
+        Cause::Reported(report) => (by_status(), Actor::Provider, nothing.maybe("code", code(&report.code))),
+        Cause::Lost => (Kind::Lost, Actor::Server, nothing),
+    };
+    let of = (change.tenant, change.key, change.channel_id);
+    AuditEvent { content, ..AuditEvent::of_delivery(kind, actor, of, details) }
+}
+
+fn accepted(new: &NewNotification) -> Details {
+    let notification = &new.notification;
+    let details = Details::new().text("channel", &notification.channel);
+    let details = match notification.priority {
+        Priority::Normal => details,
+        priority => details.text("priority", priority.as_str()),
+    };
+    details.maybe("sendAt", notification.send_at.map(|at| at.to_string()).as_deref())
+}
+
+fn settled(finished: &Finished, reason: Option<FailureReason>) -> Details {
+    let details = Details::new();
+    let details = match &finished.attempt {
+        Some(attempt) => details
+            .number("attempt", attempt.number.into())
+            .text("outcome", attempt.outcome.as_str())
+            .maybe("code", code(&attempt.code)),
+        None => details,
+    };
+    details.maybe("reason", reason.map(FailureReason::as_str))
+}
+
+/// The most bytes of a provider's code that the audit log repeats.
+const CODE_MAX_BYTES: usize = 64;
+
+/// A provider's code, if it is one: what is longer may be a sentence about somebody.
+fn code(code: &Option<String>) -> Option<&str> {
+    code.as_deref().filter(|code| code.len() <= CODE_MAX_BYTES)
 }

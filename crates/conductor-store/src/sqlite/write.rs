@@ -11,6 +11,7 @@ use conductor_core::{
 };
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
+use super::audit::{self, Seal};
 use super::memory::Memory;
 use super::weights::Weight;
 use super::work::{Cause, StateChange, Work};
@@ -25,7 +26,7 @@ pub(crate) fn apply(
     command: &Command,
 ) -> rusqlite::Result<Effect> {
     match command {
-        Command::Accept(new, _) => accept(transaction, memory, fed_through, new),
+        Command::Accept(new, seal, _) => accept(transaction, memory, fed_through, new, *seal),
         Command::Settle(lease, finished, _) => settle(transaction, lease, finished).map(Effect::Settled),
         Command::Advance(key, progress, _) => {
             let sql = "UPDATE pending SET parts_sent = ?3, plain = ?4, provider_id = ?5, cuts = ?6 \
@@ -66,6 +67,8 @@ pub(crate) fn apply(
         }
         Command::Prune(candidates, now, _) => retention::prune(transaction, candidates, *now),
         Command::Compact(pages, _) => retention::compact(transaction, *pages),
+        Command::Record(event, _) => audit::record(transaction, event).map(|()| Effect::Written),
+        Command::TidyAudit(wish, _) => audit::tidy(transaction, wish),
         #[cfg(test)]
         Command::Panic { after, .. } => after.then_some(Ok(Effect::Written)).expect("the test wants it"),
         Command::Ping(_) => {
@@ -96,6 +99,7 @@ fn accept(
     memory: &Memory,
     fed_through: Option<NotificationId>,
     new: &NewNotification,
+    seal: Seal,
 ) -> rusqlite::Result<Effect> {
     let notification = &new.notification;
     if let Some(known) = &new.idempotency
@@ -108,12 +112,12 @@ fn accept(
         None => None,
     };
     let mut insert = transaction.prepare_cached(INSERT_NOTIFICATION)?;
-    rows::insert_notification(&mut insert, notification)?;
+    rows::insert_notification(&mut insert, notification, &seal.salt)?;
     let waiting = Waiting::first(notification);
     insert_pending(transaction, &waiting)?;
     let at = notification.accepted_at;
     let status = rows::waiting_status(false, false, 0, waiting.due, at);
-    transaction.note_state(&StateChange::of(&waiting, status, at, Cause::Accepted(new)))?;
+    transaction.note_state(&StateChange::of(&waiting, status, at, Cause::Accepted(new, seal)))?;
     if Some(notification.id) <= fed_through {
         // The lists' index was written past this id already, so nobody would come back for it.
         let sql = "INSERT OR IGNORE INTO feed (tenant, notification) VALUES (?1, ?2)";
@@ -124,8 +128,8 @@ fn accept(
 }
 
 const INSERT_NOTIFICATION: &str = "INSERT INTO notification (id, tenant, channel, channel_id, target, message, title, \
-     priority, format, data, metadata, key, fallback, accepted_at, send_at, expires_at, trace) \
-     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)";
+     priority, format, data, metadata, key, fallback, accepted_at, send_at, expires_at, trace, salt) \
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)";
 
 pub(crate) fn notification_by_id(
     connection: &Connection,

@@ -11,15 +11,17 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use conductor_core::audit::AuditTidied;
 use conductor_core::receipts::Reported;
 use conductor_core::replay::ReplayJob;
 use conductor_core::store::{
     Accepted, Expired, Finished, Lease, NewNotification, Progress, Queued, Settled, Transition, Unsettled,
 };
-use conductor_core::{DeliveryKey, NotificationId, StoreError, TenantId, Timestamp};
+use conductor_core::{AuditEvent, Clock, DeliveryKey, NotificationId, StoreError, TenantId, Timestamp};
 use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 
+use super::audit::{self, AuditTidy, Head, Ledger, Seal, Sealer};
 use super::callbacks::{CallbackChange, Called};
 use super::change::{Change, Touched};
 use super::damage::Damage;
@@ -41,7 +43,8 @@ pub(crate) type Reply<T, E = StoreError> = oneshot::Sender<Result<T, E>>;
 
 /// What can be asked of the writer.
 pub(crate) enum Command {
-    Accept(NewNotification, Reply<Accepted>),
+    /// With the seal of what the notification says.
+    Accept(NewNotification, Seal, Reply<Accepted>),
     Settle(Box<Lease>, Finished, Reply<Settled, Unsettled>),
     /// Writes how far an attempt under way has come.
     Advance(DeliveryKey, Progress, Reply<()>),
@@ -61,6 +64,10 @@ pub(crate) enum Command {
     /// Gives at most so many empty pages back.
     Compact(usize, Reply<Step>),
     Ping(Reply<()>),
+    /// Adds to the audit log.
+    Record(Box<AuditEvent>, Reply<()>),
+    /// Removes what is old of the audit log, as far as there is time.
+    TidyAudit(Box<AuditTidy>, Reply<AuditTidied>),
     /// Panics while it is written, or after that.
     #[cfg(test)]
     Panic {
@@ -86,6 +93,12 @@ pub(crate) struct Writer {
     pub(crate) usual_commit: UsualCommit,
     /// Every notification up to this one is in the table `feed`.
     pub(crate) fed_through: Option<NotificationId>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) sealer: Arc<Sealer>,
+    /// Where the audit log ends.
+    pub(crate) head: Head,
+    /// Up to where its index is written, as far as that is known.
+    pub(crate) audit_fed: Option<u64>,
 }
 
 /// What a command came to; it takes effect in memory when the commit has succeeded.
@@ -99,6 +112,7 @@ pub(crate) enum Effect {
     Expired(Vec<Expired>),
     Forgotten(usize),
     Tidied(Step),
+    AuditTidied(AuditTidied),
     Written,
 }
 
@@ -206,14 +220,15 @@ impl Writer {
     }
 
     fn try_write(&mut self, batch: &[Command]) -> rusqlite::Result<Vec<Effect>> {
-        let work = Work::new(self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?);
+        let ledger = Ledger::behind(self.head, self.clock.now(), &self.sealer);
+        let work = Work::new(self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?, ledger);
         let mut effects = Vec::with_capacity(batch.len());
         for command in batch {
             effects.push(write::apply(&work, &self.memory, self.fed_through, command)?);
             work.tell(&self.memory)?;
         }
         let began = Instant::now();
-        work.commit(&self.memory)?;
+        self.head = work.commit(&self.memory)?;
         let took = began.elapsed();
         self.counts.committed(took, batch.len());
         let mut is_usual = true;
@@ -232,7 +247,7 @@ impl Writer {
     /// Makes what was committed known: first in memory, then to the caller.
     fn publish(&self, command: Command, effect: Effect) {
         match (command, effect) {
-            (Command::Accept(new, reply), Effect::Accepted(accepted, superseded)) => {
+            (Command::Accept(new, _, reply), Effect::Accepted(accepted, superseded)) => {
                 self.publish_accepted(&new, &accepted, superseded);
                 let _ = reply.send(Ok(accepted));
             }
@@ -285,10 +300,12 @@ impl Writer {
             (Command::Prune(_, _, reply) | Command::Compact(_, reply), Effect::Tidied(step)) => {
                 drop(reply.send(Ok(step)));
             }
+            (Command::TidyAudit(_, reply), Effect::AuditTidied(done)) => drop(reply.send(Ok(done))),
             (
                 Command::Advance(_, _, reply)
                 | Command::Mark(_, _, reply)
                 | Command::Unmark(_, reply)
+                | Command::Record(_, reply)
                 | Command::Ping(reply),
                 Effect::Written,
             ) => drop(reply.send(Ok(()))),
@@ -322,11 +339,12 @@ impl Writer {
         self.memory.lock().nothing_ended();
         let error = error.clone();
         match command {
-            Command::Accept(_, reply) => drop(reply.send(Err(error))),
+            Command::Accept(_, _, reply) => drop(reply.send(Err(error))),
             Command::Settle(lease, finished, reply) => drop(reply.send(Err(Unsettled { lease, finished, error }))),
             Command::Advance(_, _, reply)
             | Command::Mark(_, _, reply)
             | Command::Unmark(_, reply)
+            | Command::Record(_, reply)
             | Command::Ping(reply) => drop(reply.send(Err(error))),
             Command::Change(_, reply) => drop(reply.send(Err(error))),
             Command::Job(_, reply) => drop(reply.send(Err(error))),
@@ -334,13 +352,22 @@ impl Writer {
             Command::Expire(_, _, reply) => drop(reply.send(Err(error))),
             Command::Forget(_, _, reply) | Command::Callback(_, reply) => drop(reply.send(Err(error))),
             Command::Prune(_, _, reply) | Command::Compact(_, reply) => drop(reply.send(Err(error))),
+            Command::TidyAudit(_, reply) => drop(reply.send(Err(error))),
             #[cfg(test)]
             Command::Panic { reply, .. } => drop(reply.send(Err(error))),
         }
     }
 
-    /// Writes the tenants' feed if at least `least` notifications wait for it.
-    fn feed(&mut self, least: usize) {
+    /// Writes the tenants' feeds, each if at least `least` wait for it.
+    pub(crate) fn feed(&mut self, least: usize) {
+        if let Err(error) = audit::feed(&mut self.connection, &mut self.audit_fed, &self.head, least as u64) {
+            self.damage.note(&error);
+            tracing::warn!(%error, "The audit log's index could not be written; it is tried again");
+        }
+        self.feed_lists(least);
+    }
+
+    fn feed_lists(&mut self, least: usize) {
         let mut unfed = {
             let memory = self.memory.lock();
             if memory.unfed.len() < least {

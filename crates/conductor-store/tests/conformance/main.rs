@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "these are tests")]
 
+mod audit;
 mod backlog;
 mod callbacks;
 mod changes;
@@ -37,6 +38,14 @@ macro_rules! conformance {
                         of_a_long_history_the_first_and_the_last_attempts_are_kept,
                         the_status_follows_the_clock, a_claim_of_many_answers_each_in_order,
                         a_closed_store_says_so;
+                    audit: each_change_of_a_state_leaves_one_entry, a_report_and_a_bulk_retry_leave_their_entries,
+                        an_entry_says_who_what_and_why, a_process_that_died_during_an_attempt_leaves_an_entry,
+                        the_chain_goes_on_after_crashes_stops_and_what_could_not_be_written,
+                        a_tenant_lists_its_own_entries_and_the_operator_all,
+                        what_is_recorded_stands_in_the_log_with_its_content_until_that_is_too_old,
+                        the_oldest_entries_go_and_the_others_can_still_be_proved,
+                        a_clock_that_goes_wrong_removes_no_entry_too_early,
+                        what_was_accepted_can_be_proved_until_it_is_redacted;
                     backlog: a_channels_backlog_is_found_in_parts_and_in_order,
                         a_part_of_a_backlog_is_bounded_also_where_nothing_is_found,
                         the_oldest_of_a_channel_is_found_little_by_little_behind_those_of_others,

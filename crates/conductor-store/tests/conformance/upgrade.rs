@@ -10,6 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use conductor_core::audit::{AuditEvent, AuditFilter, Content, Details};
 use conductor_core::callbacks::{CallbackAttempt, CallbackNext, ChannelNews, EventSet, Subscription, Subscriptions};
 use conductor_core::receipts::{Arrival, PartKey, Report, Reporter};
 use conductor_core::replay::{ReplayItem, ReplayJob, ReplayStep};
@@ -17,10 +18,11 @@ use conductor_core::store::{
     Accepted, Claim, Claimed, Filter, Idempotency, NewNotification, Page, Progress, Redirect, Transition,
 };
 use conductor_core::{
-    Callbacks as _, ChannelId, DeliveryKey, Draft, EndpointId, FailureReason, Format, Keep, ManualClock,
-    NotificationId, Priority, ReplayId, Replays as _, Retention, Scope, Settlement, Status, Store, TenantId, Timestamp,
+    Actor, AuditKind, AuditLog as _, Callbacks as _, ChannelId, DeliveryKey, Draft, EndpointId, FailureReason, Format,
+    Keep, ManualClock, NotificationId, Priority, ReplayId, Replays as _, Retention, Scope, Settlement, Status, Store,
+    TenantId, Timestamp,
 };
-use conductor_store::SqliteStore;
+use conductor_store::{AuditFile, SqliteStore};
 use rusqlite::Connection;
 use tempfile::TempDir;
 
@@ -203,6 +205,15 @@ impl Filler<'_> {
         }
     }
 
+    /// Keys that were refused.
+    async fn refusals(&self) {
+        let address = serde_json::Map::from_iter([("203.0.113.9".to_owned(), 1.into())]);
+        let content = serde_json::Map::from_iter([("addresses".to_owned(), address.into())]);
+        let details = Details::new().number("missing", 0).number("wrong", 1);
+        let event = AuditEvent::of_server(AuditKind::KeysRefused, Actor::Unknown, details);
+        self.0.store().record(AuditEvent { content: Content::Here(content), ..event }).await.unwrap();
+    }
+
     /// A bulk retry that is done, and one that is under way.
     async fn bulk_retries(&mut self) {
         let mut ids = Vec::new();
@@ -234,6 +245,7 @@ async fn fill(mut world: World) -> World {
     filler.waiting().await;
     filler.over().await;
     filler.callbacks().await;
+    filler.refusals().await;
     filler.bulk_retries().await;
     world.clock.advance(SECOND);
     let expired = world.store().expire(world.now()).await.unwrap();
@@ -305,6 +317,7 @@ async fn told(store: &SqliteStore) -> String {
         }
     }
     tell_callbacks(&mut text, store).await;
+    tell_audit(&mut text, store).await;
     let asked = Idempotency { key: "once".into(), part: None, fingerprint: FINGERPRINT };
     let earlier = store.earlier(tenant(), &asked).await.unwrap();
     if let Some(Accepted::Replayed(notification)) = earlier {
@@ -375,6 +388,16 @@ async fn tell_callbacks(text: &mut String, store: &SqliteStore) {
     }
 }
 
+async fn tell_audit(text: &mut String, store: &SqliteStore) {
+    let mut entries = store.audit(None, &AuditFilter::default(), 1_000, None).await.unwrap().items;
+    entries.reverse();
+    for entry in entries {
+        let (seq, at, of, ordinal) = (entry.seq, entry.at, entry.notification, entry.ordinal);
+        let (kind, actor, details, content) = (entry.kind, entry.actor, entry.details, entry.content);
+        writeln!(text, "audit {seq} at {at}: {kind} by {actor} of {of:?}.{ordinal:?} {details:?} {content:?}").unwrap();
+    }
+}
+
 /// Every table of a database with how many rows it has.
 fn tables(path: &Path) -> BTreeMap<String, i64> {
     let connection = Connection::open(path).unwrap();
@@ -439,6 +462,10 @@ fn every_kept_store_reads_back_as_it_was_written() {
         in_runtime(async {
             assert_eq!(told(&store).await, expected, "{}", path.display());
             store.close().await;
+            let audit = AuditFile::open(directory.path()).unwrap();
+            let verdict = audit.verify(None, |fault| panic!("{}: {fault}", path.display())).unwrap();
+            let entries = expected.lines().filter(|line| line.starts_with("audit ")).count();
+            assert_eq!(usize::try_from(verdict.entries), Ok(entries));
             let clock = Arc::new(ManualClock::at(start().plus(5 * HOUR)));
             let again = SqliteStore::open(directory.path(), clock).unwrap();
             assert_eq!(told(&again).await, expected, "{}, opened again", path.display());

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
-use conductor_core::NotificationId;
+use conductor_core::{NotificationId, TenantId};
 
 use crate::api::client::ClientAddress;
 use crate::api::error::{ApiError, ErrorKind};
 use crate::api::failures::Failure;
 use crate::api::quota::Told;
 use crate::api::{Api, failures, quota};
+use crate::refusals::Refusal;
 use crate::registry::{Registry, Tenant};
 
 /// The tenant whose key came with the request, in one snapshot of the configuration.
@@ -33,7 +34,7 @@ impl FromRequestParts<Arc<Api>> for Caller {
 
     async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, ApiError> {
         let registry = api.app.registry();
-        let tenant = tenant(api, &registry, parts)?;
+        let tenant = tenant(api, &registry, parts).inspect_err(|error| note_refusal(api, parts, error))?;
         let told = parts.extensions.get::<Told>().cloned().unwrap_or_default();
         let checked = tenant.requests.as_ref().map(|limit| limit.check()).transpose();
         told.of(&tenant, checked.as_ref().ok().copied().flatten());
@@ -50,14 +51,12 @@ impl FromRequestParts<Arc<Api>> for Operator {
         if registry.is_admin_key("").is_none() {
             return Ok(Self);
         }
-        match registry.is_admin_key(&key(&parts.headers)?) {
+        let wrong = "This needs the operator's key, CONDUCTOR_ADMIN_KEY; the key sent is another.";
+        let checked = key(&parts.headers).and_then(|key| match registry.is_admin_key(&key) {
             Some(true) => Ok(Self),
-            _ => Err(wrong_key(
-                api,
-                parts,
-                "This needs the operator's key, CONDUCTOR_ADMIN_KEY; the key sent is another.",
-            )),
-        }
+            _ => Err(wrong_key(api, parts, wrong)),
+        });
+        checked.inspect_err(|error| note_refusal(api, parts, error))
     }
 }
 
@@ -70,6 +69,35 @@ impl FromRequestParts<Arc<Api>> for OperatorOnly {
             return Err(ApiError::new(ErrorKind::NoOperator, error));
         }
         Operator::from_request_parts(parts, api).await.map(|_| Self)
+    }
+}
+
+/// Who may read the audit log: a tenant its own entries, the operator all.
+pub(crate) enum Auditor {
+    /// The tenant.
+    Tenant(Caller),
+    /// The operator, with the operator's key.
+    Operator,
+}
+
+impl Auditor {
+    /// Whose entries may be shown; none means all.
+    pub(crate) fn tenant(&self) -> Option<TenantId> {
+        match self {
+            Self::Tenant(caller) => Some(caller.tenant.id),
+            Self::Operator => None,
+        }
+    }
+}
+
+impl FromRequestParts<Arc<Api>> for Auditor {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, ApiError> {
+        if key(&parts.headers).is_ok_and(|key| api.app.registry().is_admin_key(&key) == Some(true)) {
+            return Ok(Self::Operator);
+        }
+        Caller::from_request_parts(parts, api).await.map(Self::Tenant)
     }
 }
 
@@ -86,6 +114,12 @@ fn tenant(api: &Api, registry: &Registry, parts: &Parts) -> Result<Arc<Tenant>, 
     let key = key(&parts.headers)?;
     let tenant = registry.tenant_of_key(&key);
     tenant.cloned().ok_or_else(|| wrong_key(api, parts, "The key in the Authorization header is not known."))
+}
+
+/// Counts a refused key for the audit log.
+fn note_refusal(api: &Api, parts: &Parts, error: &ApiError) {
+    let refusal = if error.kind() == ErrorKind::MissingKey { Refusal::Missing } else { Refusal::Wrong };
+    api.app.refusals.note(refusal, ClientAddress::of(parts));
 }
 
 /// Refuses a key. Its look-up has cost the same as that of a right one.

@@ -183,6 +183,11 @@ impl ApiError {
         self
     }
 
+    /// What kind of error it is.
+    pub(crate) fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
     /// The status that it is answered with.
     pub(crate) fn status(&self) -> StatusCode {
         self.0.kind.status()

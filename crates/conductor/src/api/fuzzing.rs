@@ -176,7 +176,7 @@ fn query(text: &str) {
             assert!((1..=usize::try_from(LIMIT_MAX).expect("it is small")).contains(&wish.limit), "{}", wish.limit);
             assert!(wish.filter.text.as_ref().is_none_or(|text| text.len() <= SEARCH_MAX_BYTES));
             let last = NotificationId::new(Uuid::from_u128(7));
-            let next = notifications::next_address(text, &notifications::cursor(last));
+            let next = notifications::next_address("/notifications", text, &notifications::cursor(last));
             assert!(HeaderValue::from_str(&next).is_ok(), "{next:?} can stand in no header");
             let (path, query) = next.split_once('?').expect("a query");
             assert_eq!(path, "/notifications");

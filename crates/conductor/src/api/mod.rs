@@ -22,6 +22,7 @@ use crate::api::observe::Observer;
 use crate::app::App;
 
 mod answers;
+pub(crate) mod audit;
 mod body;
 mod bulk;
 mod callbacks;
@@ -107,6 +108,7 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(transitions::cancel))
         .routes(routes!(transitions::resolve))
         .routes(routes!(channels::list))
+        .routes(routes!(audit::list))
         .routes(routes!(callbacks::list))
         .routes(routes!(callbacks::enable))
         .routes(routes!(receipts::take, receipts::check))

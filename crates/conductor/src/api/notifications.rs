@@ -22,9 +22,9 @@ use crate::api::words::StatusWord;
 use crate::registry::Tenant;
 
 /// How many a list holds where the caller does not say.
-const LIMIT_DEFAULT: u64 = 50;
+pub(crate) const LIMIT_DEFAULT: u64 = 50;
 /// The most that a list holds.
-pub(super) const LIMIT_MAX: u64 = 200;
+pub(crate) const LIMIT_MAX: u64 = 200;
 /// The longest text to search for, in bytes.
 pub(super) const SEARCH_MAX_BYTES: usize = 256;
 
@@ -91,7 +91,7 @@ pub(crate) async fn list(
     let Wish { filter, limit, before } = read_query(&query, api.app.plugins, &caller.tenant)?;
     let page = api.app.store.notifications(caller.tenant.id, &filter, limit, before).await?;
     let next = page.next.map(cursor);
-    let link = next.as_deref().map(|next| format!("<{}>; rel=\"next\"", next_address(&query, next)));
+    let link = next.as_deref().map(|next| format!("<{}>; rel=\"next\"", next_address("/notifications", &query, next)));
     let body = NotificationPage { data: page.items.iter().map(NotificationItem::from).collect(), next };
     Ok((link.map(|link| [(header::LINK, link)]), Json(body)).into_response())
 }
@@ -144,14 +144,14 @@ fn read_cursor(reader: &mut Reader<'_>) -> Option<NotificationId> {
 }
 
 /// The same list from another cursor.
-pub(super) fn next_address(query: &str, cursor: &str) -> String {
+pub(crate) fn next_address(path: &str, query: &str, cursor: &str) -> String {
     let mut next = url::form_urlencoded::Serializer::new(String::new());
     for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
         if name != "cursor" && !value.is_empty() {
             next.append_pair(&name, &value);
         }
     }
-    format!("/notifications?{}", next.append_pair("cursor", cursor).finish())
+    format!("{path}?{}", next.append_pair("cursor", cursor).finish())
 }
 
 #[cfg(test)]
@@ -178,7 +178,7 @@ mod tests {
 
     #[test]
     fn the_next_part_keeps_the_filters() {
-        let next = next_address("status=failed&q=a%20%26b&cursor=old&from=", "NEW");
+        let next = next_address("/notifications", "status=failed&q=a%20%26b&cursor=old&from=", "NEW");
         assert_eq!(next, "/notifications?status=failed&q=a+%26b&cursor=NEW");
     }
 }

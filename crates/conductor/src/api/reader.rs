@@ -96,6 +96,11 @@ impl<'a> Reader<'a> {
 
     /// A field that holds a UUID.
     pub(crate) fn channel_id(&mut self, name: &'static str) -> Option<ChannelId> {
+        self.id(name)
+    }
+
+    /// A field that holds a UUID of some kind.
+    pub(crate) fn id<T: FromStr>(&mut self, name: &'static str) -> Option<T> {
         let text = self.text(name)?;
         let id = text.parse().ok();
         if id.is_none() {

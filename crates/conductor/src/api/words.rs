@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use conductor_core::callbacks::Event;
-use conductor_core::{FailureReason, Format, Outcome, Priority, Status};
+use conductor_core::{AuditKind, FailureReason, Format, Outcome, Priority, Status};
 use serde_json::Value;
 use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, Schema, SchemaFormat, Type};
 use utoipa::openapi::{Ref, RefOr};
@@ -52,6 +52,8 @@ words! {
     /// `breaker`
     BreakerWord = "Breaker", "The circuit breaker: `open` lets nothing through, `halfOpen` one attempt as a probe.",
         vec!["closed", "open", "halfOpen"];
+    /// An audit entry's `kind`
+    AuditWord = "AuditKind", "What happened.", AuditKind::ALL.iter().map(|word| word.as_str()).collect();
     /// A callback's `event`
     EventWord = "Event", "What a callback tells.", Event::ALL.iter().map(|event| event.as_str()).collect();
     /// An endpoint's `status`

@@ -20,6 +20,7 @@ use crate::config::report::{Fault, Place};
 use crate::config::settings::{ProcessArguments, SettingError, Settings};
 
 mod amounts;
+mod audit;
 mod backup;
 mod channel;
 mod channel_test;
@@ -92,6 +93,9 @@ pub enum Command {
     /// List the plugins and their settings
     #[command(subcommand)]
     Plugin(plugin::Command),
+    /// Prove that the audit log is whole, or print it
+    #[command(subcommand)]
+    Audit(audit::Command),
 }
 
 /// What a command works with.
@@ -141,8 +145,16 @@ macro_rules! refused_by {
 refused_by!(SettingError, FirstRunError, EditError, EnvFileError, RandomError);
 
 /// The process settings that only a server heeds, and those of its address.
-const OF_THE_SERVER: [&str; 7] =
-    ["log_level", "log_format", "log_filter", "metrics_addr", "public_url", "trusted_proxies", "retention"];
+const OF_THE_SERVER: [&str; 8] = [
+    "log_level",
+    "log_format",
+    "log_filter",
+    "metrics_addr",
+    "public_url",
+    "trusted_proxies",
+    "retention",
+    "audit_retention",
+];
 const OF_THE_ADDRESS: [&str; 2] = ["port", "host"];
 /// The commands that heed everything, and those that heed the server's address.
 const SERVING: [&str; 2] = ["serve", "doctor"];
@@ -218,6 +230,7 @@ pub fn run(line: CommandLine, session: &mut Session<'_>) -> Result<Ended, Failur
         Command::Tenant(command) => tenant::run(&command, &process.resolve()?, session),
         Command::Channel(command) => channel::run(&command, &process.resolve()?, session),
         Command::Plugin(command) => plugin::run(&command, &process.resolve()?, session),
+        Command::Audit(command) => audit::run(&command, &process.resolve()?, session),
     }
 }
 

@@ -102,6 +102,7 @@ async fn begin(
         public_url: settings.public_url.clone(),
         clock: Arc::clone(&session.clock),
         limits: Limits::of_this_process(),
+        audit_kept: settings.audit_retention,
         trusted_proxies: settings.trusted_proxies.clone(),
     };
     Server::start(options).await.map_err(|error| not_started(&error, settings))

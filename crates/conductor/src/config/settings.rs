@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use conductor_core::audit::AUDIT_KEPT;
 use conductor_core::retention::KEPT;
 use ipnet::IpNet;
 use tracing_subscriber::EnvFilter;
@@ -58,6 +59,9 @@ pub struct ProcessArguments {
     /// How long ended notifications are kept: a duration from 1h on, or forever [default: 30d]
     #[arg(long, env = "RETENTION", global = true, value_name = "TIME")]
     pub retention: Option<String>,
+    /// How long the audit log is kept: a duration from 1h on, or forever [default: 365d]
+    #[arg(long, env = "AUDIT_RETENTION", global = true, value_name = "TIME")]
+    pub audit_retention: Option<String>,
 }
 
 /// The process settings, checked.
@@ -81,6 +85,8 @@ pub struct Settings {
     pub trusted_proxies: Vec<IpNet>,
     /// `RETENTION`: how long ended notifications are kept; none means for ever.
     pub retention: Option<Duration>,
+    /// `AUDIT_RETENTION`: how long the audit log is kept; none means for ever.
+    pub audit_retention: Option<Duration>,
 }
 
 /// What is logged, and how.
@@ -125,7 +131,9 @@ impl ProcessArguments {
             metrics_addr: given(&self.metrics_addr).map(metrics_addr).transpose()?,
             public_url: given(&self.public_url).map(public_url).transpose()?,
             trusted_proxies: given(&self.trusted_proxies).map_or(Ok(Vec::new()), trusted_proxies)?,
-            retention: given(&self.retention).map_or(Ok(Some(KEPT)), retention)?,
+            retention: given(&self.retention).map_or(Ok(Some(KEPT)), |text| retention(text, &OF_NOTIFICATIONS))?,
+            audit_retention: given(&self.audit_retention)
+                .map_or(Ok(Some(AUDIT_KEPT)), |text| retention(text, &OF_AUDIT))?,
         })
     }
 
@@ -265,15 +273,21 @@ fn trusted_proxies(text: &str) -> Result<Vec<IpNet>, SettingError> {
     })
 }
 
-fn retention(text: &str) -> Result<Option<Duration>, SettingError> {
+/// A setting that says how long something is kept: flag, variable, an example.
+type Keeping = (&'static str, &'static str, &'static str);
+
+const OF_NOTIFICATIONS: Keeping = ("--retention", "RETENTION", "write for example RETENTION=90d");
+const OF_AUDIT: Keeping = ("--audit-retention", "AUDIT_RETENTION", "write for example AUDIT_RETENTION=1825d");
+
+fn retention(text: &str, (flag, variable, help): &Keeping) -> Result<Option<Duration>, SettingError> {
     let in_range = |lasting: &Lasting| lasting.duration().is_none_or(|duration| values::KEPT.contains(&duration));
     let lasting = parse_lasting(&text.to_ascii_lowercase()).filter(in_range);
     lasting.map(Lasting::duration).ok_or_else(|| SettingError {
-        flag: "--retention",
-        variable: "RETENTION",
+        flag,
+        variable,
         found: text.to_owned(),
         expected: "a duration from 1h to 3650d, or forever",
-        help: "write for example RETENTION=90d",
+        help,
     })
 }
 
@@ -324,6 +338,7 @@ mod tests {
             (ProcessArguments { retention: text("59m"), ..none() }, "RETENTION"),
             (ProcessArguments { retention: text("3651d"), ..none() }, "RETENTION"),
             (ProcessArguments { retention: text("never"), ..none() }, "RETENTION"),
+            (ProcessArguments { audit_retention: text("never"), ..none() }, "AUDIT_RETENTION"),
         ];
         for (arguments, variable) in table {
             let error = arguments.resolve().expect_err(variable);
@@ -349,6 +364,11 @@ mod tests {
         };
         let hours = |hours: u64| Some(Duration::from_secs(hours * 3_600));
         assert_eq!([kept(""), kept("1h"), kept("90d"), kept("Forever")], [hours(720), hours(1), hours(2_160), None]);
+        let audit_kept = |value| {
+            let arguments = ProcessArguments { audit_retention: text(value), ..Default::default() };
+            arguments.resolve().expect("a good time").audit_retention
+        };
+        assert_eq!([audit_kept(""), audit_kept("30d"), audit_kept("forever")], [hours(8_760), hours(720), None]);
     }
 
     #[test]

@@ -21,7 +21,12 @@ const JUMP_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 const DISTRUST: Duration = Duration::from_secs(6 * 60 * 60);
 
 /// Works until `stop`. `last_known` is a time that has certainly passed, if any is known.
-pub(super) async fn run(app: &App, stop: &CancellationToken, last_known: Option<Timestamp>) {
+pub(super) async fn run(
+    app: &App,
+    stop: &CancellationToken,
+    last_known: Option<Timestamp>,
+    audit_kept: Option<Duration>,
+) {
     let mut watch = ClockWatch::new(last_known.unwrap_or_else(|| app.clock.now()), Instant::now());
     let mut trusted = true;
     loop {
@@ -29,6 +34,9 @@ pub(super) async fn run(app: &App, stop: &CancellationToken, last_known: Option<
         if trusted {
             if let Err(error) = round(app, stop).await {
                 tracing::warn!(%error, "Old notifications could not be removed; it is tried again");
+            }
+            if let Err(error) = audit_round(app, stop, audit_kept).await {
+                tracing::warn!(%error, "Old entries of the audit log could not be removed; it is tried again");
             }
         } else if trusted_before {
             tracing::info!(
@@ -98,6 +106,25 @@ async fn round(app: &App, stop: &CancellationToken) -> Result<(), StoreError> {
         tracing::info!(removed, redacted, freed_bytes = freed, duration_ms, "Old notifications were removed");
     }
     ended
+}
+
+/// The same for the audit log.
+async fn audit_round(app: &App, stop: &CancellationToken, kept: Option<Duration>) -> Result<(), StoreError> {
+    let retention = Arc::clone(app.registry().retention());
+    let (mut removed, mut redacted) = (0, 0);
+    loop {
+        let step_began = Instant::now();
+        let now = app.clock.now();
+        let step = app.store.tidy_audit(kept.map(|kept| now.minus(kept)), &retention, now).await?;
+        (removed, redacted) = (removed + step.removed, redacted + step.redacted);
+        if step.is_done || rest(step_began, stop).await {
+            break;
+        }
+    }
+    if removed + redacted > 0 {
+        tracing::info!(removed, redacted, "Old entries of the audit log, or their content, were removed");
+    }
+    Ok(())
 }
 
 /// Leaves the store to others for a while. Returns whether it is time to stop.

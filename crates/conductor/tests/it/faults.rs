@@ -304,6 +304,7 @@ async fn a_second_server_on_the_same_data_is_refused_and_the_first_goes_on() {
         plugins: PLUGINS,
         clock: Arc::new(SystemClock),
         limits: world.limits,
+        audit_kept: None,
         trusted_proxies: Vec::new(),
     });
     assert!(matches!(second.await, Err(StartError::Store(_))));

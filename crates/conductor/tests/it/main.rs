@@ -15,6 +15,7 @@ mod api_lists;
 mod api_replays;
 mod api_send;
 mod api_wait;
+mod audit;
 mod backup;
 mod bad_providers;
 mod bulkheads;

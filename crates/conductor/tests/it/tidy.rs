@@ -28,7 +28,7 @@ const CRATES: &[(&str, &[&str])] = &[
 
 /// The server's modules, lowest first. A module may import those of the layers below it.
 const LAYERS: &[&[&str]] = &[
-    &["clock", "ids", "outcomes", "telemetry", "config"],
+    &["clock", "ids", "outcomes", "refusals", "telemetry", "config"],
     &["registry"],
     &["app"],
     &["accept", "callbacks", "dispatch", "export", "janitor", "readings", "reload", "replays"],

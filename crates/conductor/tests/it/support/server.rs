@@ -45,6 +45,8 @@ pub(crate) struct World {
     pub(crate) public_url: Option<&'static str>,
     /// The time.
     pub(crate) clock: Arc<dyn Clock>,
+    /// How long the audit log is kept.
+    pub(crate) audit_kept: Option<Duration>,
 }
 
 impl World {
@@ -61,6 +63,7 @@ impl World {
             trusted_proxies: Vec::new(),
             public_url: None,
             clock: Arc::new(SystemClock),
+            audit_kept: None,
             plugins: json!([{ "name": "log" }, { "name": "webhook" }, { "name": "discord" },
                             { "name": "sms" }, { "name": "whatsapp" }]),
             variables: variables.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
@@ -110,6 +113,7 @@ impl World {
             public_url: self.public_url.map(|url| url.parse().expect("a URL")),
             clock: Arc::clone(&self.clock),
             limits: self.limits,
+            audit_kept: self.audit_kept,
             trusted_proxies: self.trusted_proxies,
         };
         let server = Server::start(options).await.unwrap_or_else(|error| panic!("{error}"));

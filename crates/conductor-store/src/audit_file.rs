@@ -1,0 +1,366 @@
+//! The audit log of a store, read beside the process that owns it, or while there is none.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use conductor_core::audit::{self, AuditEntry, AuditFilter, AuditKind, ChainCheck, ChainFault, Hash, Posted, Salt};
+use conductor_core::{NotificationId, TenantId};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Row};
+
+use crate::migrate::{MigrateError, refuse_foreign};
+use crate::sqlite::OpenError;
+use crate::sqlite::audit::page::{ENTRY_COLUMNS, entry, first_from};
+
+/// So many entries are read at once, so that the store can write into its file meanwhile.
+const CHUNK: i64 = 2_048;
+/// So many of those that follow help to tell what happened to an entry.
+const FOLLOWING: usize = 1_000;
+/// So many faults are told one by one; further ones are counted.
+const FAULTS_TOLD_MAX: u64 = 1_000;
+/// So often it begins anew because old entries were removed meanwhile.
+const BEGINS_MAX: usize = 3;
+
+/// A store's audit log. Nothing is changed in the file.
+pub struct AuditFile {
+    connection: Connection,
+}
+
+/// Why a log could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum AuditFileError {
+    /// There is no store.
+    #[error("{0}: there is no store")]
+    Missing(PathBuf),
+    /// The store was made by a version that had no audit log, and no later one has opened it.
+    #[error("{0}: the store has no audit log yet; the first start of this version begins it")]
+    TooOld(PathBuf),
+    /// The file cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// Reading failed.
+    #[error("the audit log cannot be read: {0}")]
+    Engine(#[from] rusqlite::Error),
+}
+
+/// Something that is not as it was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AuditFault {
+    /// In the chain.
+    Chain(ChainFault),
+    /// What an entry said for a while was changed.
+    Content(u64),
+    /// A notification does not say what was accepted.
+    Notification(u64, NotificationId),
+    /// The chain does not end as the store says.
+    Head(u64),
+    /// The store does not say where the chain begins and ends.
+    NoHead,
+    /// At a start, the log did not end as it had ended.
+    Broken(u64),
+    /// The entries up to this one are gone, and no entry says that they were old.
+    Beginning(u64),
+    /// The entry that was noted elsewhere is another one now.
+    Noted(u64),
+    /// The entry that was noted elsewhere is missing.
+    NotedMissing(u64),
+}
+
+impl fmt::Display for AuditFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Chain(fault) => fault.fmt(f),
+            Self::Content(seq) => write!(f, "the content of entry {seq} was changed"),
+            Self::Notification(seq, id) => {
+                write!(f, "notification {id} does not say what was accepted with entry {seq}: it was changed")
+            }
+            Self::Head(seq) => {
+                write!(f, "entry {seq} is the last, but not the one that was written last: one of the two was changed")
+            }
+            Self::NoHead => {
+                f.write_str("the store no longer says where the log ends: the table audit_state was changed")
+            }
+            Self::Broken(seq) => {
+                write!(f, "entry {seq} says that entries were removed from the log's end, or added, before that start")
+            }
+            Self::Beginning(seq) => {
+                write!(f, "the entries 1 to {seq} were removed, and no entry says that they were old enough")
+            }
+            Self::Noted(seq) => write!(f, "entry {seq} is not the one that was noted: the log was written anew"),
+            Self::NotedMissing(seq) => write!(f, "entry {seq} was noted and is missing: the log was cut"),
+        }
+    }
+}
+
+/// What a look through the whole log came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditVerdict {
+    /// The first entry that is kept; 1 unless old ones were removed.
+    pub first: u64,
+    /// How many entries there are.
+    pub entries: u64,
+    /// The last one: its number and hash. To be noted elsewhere, because whoever can write the file can cut the log or
+    /// write it anew as a whole.
+    pub head: (u64, Hash),
+    /// How many faults there are.
+    pub faults: u64,
+}
+
+/// Where the chain begins and ends, and the last entry there is.
+struct State {
+    head: (u64, Hash),
+    removed: (u64, Hash),
+    last: u64,
+    /// The store does not say where the chain begins and ends.
+    is_missing: bool,
+}
+
+impl AuditFile {
+    /// Opens the log of the store in this directory.
+    ///
+    /// # Errors
+    /// There is none, or it cannot be read.
+    pub fn open(directory: &Path) -> Result<Self, AuditFileError> {
+        let path = directory.join(crate::sqlite::FILE);
+        if !path.exists() {
+            return Err(AuditFileError::Missing(path));
+        }
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let engine = |error| OpenError::of_engine(&path, error);
+        let connection = Connection::open_with_flags(&path, flags).map_err(engine)?;
+        connection.execute_batch("PRAGMA busy_timeout = 5000").map_err(engine)?;
+        refuse_foreign(&connection).map_err(|error: MigrateError| OpenError::of_migration(&path, error))?;
+        let sql = "SELECT count(*) FROM sqlite_schema WHERE name = 'audit_state'";
+        match connection.query_row(sql, [], |row| row.get::<_, i64>(0)).map_err(engine)? {
+            0 => Err(AuditFileError::TooOld(path)),
+            _ => Ok(Self { connection }),
+        }
+    }
+
+    /// Gives each entry that fits, oldest first, until `each` fails.
+    ///
+    /// # Errors
+    /// The log cannot be read, or `each` has failed.
+    pub fn export<E: From<AuditFileError>>(
+        &self,
+        tenant: Option<TenantId>,
+        filter: &AuditFilter,
+        mut each: impl FnMut(&AuditEntry) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let state = self.state()?;
+        let mut after = state.removed.0;
+        if let Some(from) = filter.from {
+            let first = first_from(&self.connection, after + 1, state.last + 1, from);
+            after = first.map_err(AuditFileError::from)? - 1;
+        }
+        loop {
+            let (chunk, _) = self.chunk(after, state.last).map_err(AuditFileError::from)?;
+            let Some(last) = chunk.last() else { return Ok(()) };
+            after = last.seq;
+            for entry in &chunk {
+                if tenant.is_none_or(|tenant| entry.tenant == Some(tenant)) && filter.takes(entry) {
+                    each(entry)?;
+                }
+            }
+        }
+    }
+
+    /// Looks through the whole log and tells each fault, the first thousand of very many. `noted` is an entry whose
+    /// number and hash were noted elsewhere; one from before [`AuditVerdict::first`] proves nothing any more.
+    ///
+    /// # Errors
+    /// The log cannot be read.
+    pub fn verify(
+        &self,
+        noted: Option<(u64, Hash)>,
+        mut tell: impl FnMut(AuditFault),
+    ) -> Result<AuditVerdict, AuditFileError> {
+        for _ in 1..BEGINS_MAX {
+            let mut faults = Vec::new();
+            let verdict = self.walk(noted, |fault| faults.push(fault))?;
+            // Old entries that went in the middle of it look as if somebody had removed them.
+            if faults.is_empty() || self.state()?.removed.0 < verdict.first {
+                faults.into_iter().for_each(tell);
+                return Ok(verdict);
+            }
+        }
+        self.walk(noted, &mut tell)
+    }
+
+    fn walk(
+        &self,
+        noted: Option<(u64, Hash)>,
+        mut tell: impl FnMut(AuditFault),
+    ) -> Result<AuditVerdict, AuditFileError> {
+        let state = self.state()?;
+        let (mut entries, mut faults) = (0, 0);
+        let mut tell = |fault| {
+            faults += 1;
+            if faults <= FAULTS_TOLD_MAX {
+                tell(fault);
+            }
+        };
+        let mut check = ChainCheck::behind(state.removed.0, state.removed.1);
+        let mut removal_is_told = state.removed.0 == 0;
+        let mut was_faulty = false;
+        let mut window = Window::new(self, state.last);
+        while let Some((entry, salt, following)) = window.next(state.removed.0)? {
+            entries += 1;
+            let was_at_the_end = check.place() >= state.head.0;
+            let fault = check.next(entry, following);
+            was_faulty = fault.is_some();
+            if was_at_the_end && !state.is_missing {
+                tell(AuditFault::Chain(ChainFault::Inserted(entry.seq)));
+            } else if let Some(fault) = fault {
+                tell(AuditFault::Chain(fault));
+            }
+            if let Some(fault) = self.fault_of_content(entry, salt)? {
+                tell(fault);
+            }
+            if entry.kind == AuditKind::ChainBroken.as_str() {
+                tell(AuditFault::Broken(entry.seq));
+            }
+            removal_is_told |= tells_of_removal(entry, &state);
+        }
+        if !removal_is_told {
+            tell(AuditFault::Beginning(state.removed.0));
+        }
+        let end = check.place();
+        if state.is_missing {
+            tell(AuditFault::NoHead);
+        } else if end < state.head.0 {
+            tell(AuditFault::Chain(ChainFault::Removed { from: end + 1, to: state.head.0 }));
+        } else if end == state.head.0 && !check.is_at(state.head.0, &state.head.1) && !was_faulty {
+            tell(AuditFault::Head(check.last()));
+        }
+        if let Some(fault) = self.fault_of_noted(noted, &state)? {
+            tell(fault);
+        }
+        Ok(AuditVerdict { first: state.removed.0 + 1, entries, head: state.head, faults })
+    }
+
+    fn state(&self) -> Result<State, AuditFileError> {
+        let sql = "SELECT s.head_seq, s.head_hash, s.removed_through, s.removed_hash, (SELECT max(seq) FROM audit), s.id \
+                   FROM (SELECT 1) LEFT JOIN audit_state AS s ON s.id = 1";
+        let number = |row: &Row<'_>, column| row.get::<_, Option<i64>>(column).map(|n| n.unwrap_or(0).cast_unsigned());
+        Ok(self.connection.query_row(sql, [], |row| {
+            let (head, removed) = ((number(row, 0)?, hash(row, 1)?), (number(row, 2)?, hash(row, 3)?));
+            Ok(State { head, removed, last: number(row, 4)?, is_missing: row.get::<_, Option<i64>>(5)?.is_none() })
+        })?)
+    }
+
+    /// Some entries behind this one, with the salts of their contents.
+    fn chunk(&self, after: u64, through: u64) -> rusqlite::Result<(Vec<AuditEntry>, HashMap<u64, Salt>)> {
+        let sql = format!(
+            "SELECT {ENTRY_COLUMNS}, c.salt AS salt FROM audit AS a LEFT JOIN audit_content AS c ON c.seq = a.seq \
+             WHERE a.seq > ?1 AND a.seq <= ?2 ORDER BY a.seq LIMIT ?3"
+        );
+        let mut statement = self.connection.prepare_cached(&sql)?;
+        let mut found = statement.query((after.cast_signed(), through.cast_signed(), CHUNK))?;
+        let (mut entries, mut salts) = (Vec::new(), HashMap::new());
+        while let Some(row) = found.next()? {
+            let entry = entry(row)?;
+            salts.extend(salt_in(row)?.map(|salt| (entry.seq, salt)));
+            entries.push(entry);
+        }
+        Ok((entries, salts))
+    }
+
+    /// Whether what an entry seals is still what it was, as far as it is there.
+    fn fault_of_content(&self, entry: &AuditEntry, salt: Option<&Salt>) -> rusqlite::Result<Option<AuditFault>> {
+        let Some(seal) = entry.seal else { return Ok(None) };
+        if let (Some(content), Some(salt)) = (&entry.content, salt) {
+            return Ok((audit::seal(salt, content) != seal).then_some(AuditFault::Content(entry.seq)));
+        }
+        let Some(id) = entry.notification.filter(|_| entry.kind == AuditKind::Accepted.as_str()) else {
+            return Ok(None);
+        };
+        let sql = "SELECT target, message, title, data, metadata, key, fallback, salt FROM notification \
+                   WHERE id = ?1 AND redacted_at IS NULL";
+        let is_right = self.connection.prepare_cached(sql)?.query_row([id.bytes()], |row| {
+            let text = |column| row.get::<_, Option<String>>(column);
+            let (target, message, title) = (text(0)?, row.get::<_, String>(1)?, text(2)?);
+            let (data, metadata, key, fallback) = (text(3)?, text(4)?, text(5)?, text(6)?);
+            let posted = Posted {
+                target: target.as_deref(),
+                message: &message,
+                title: title.as_deref(),
+                data: data.as_deref(),
+                metadata: metadata.as_deref(),
+                key: key.as_deref(),
+                fallback: fallback.as_deref(),
+            };
+            Ok(salt_in(row)?.is_some_and(|salt| posted.seal(&salt) == seal))
+        });
+        Ok(is_right.optional()?.filter(|is_right| !is_right).map(|_| AuditFault::Notification(entry.seq, id)))
+    }
+
+    fn fault_of_noted(&self, noted: Option<(u64, Hash)>, state: &State) -> rusqlite::Result<Option<AuditFault>> {
+        let Some((seq, noted)) = noted.filter(|(seq, _)| *seq > state.removed.0) else { return Ok(None) };
+        let sql = "SELECT hash FROM audit WHERE seq = ?1";
+        let found = self.connection.query_row(sql, [seq.cast_signed()], |row| hash(row, 0)).optional()?;
+        Ok(match found {
+            None => Some(AuditFault::NotedMissing(seq)),
+            Some(found) => (found != noted).then_some(AuditFault::Noted(seq)),
+        })
+    }
+}
+
+fn salt_in(row: &Row<'_>) -> rusqlite::Result<Option<Salt>> {
+    Ok(row.get::<_, Option<Vec<u8>>>("salt")?.and_then(|bytes| Salt::try_from(bytes).ok()))
+}
+
+fn hash(row: &Row<'_>, column: usize) -> rusqlite::Result<Hash> {
+    let bytes = row.get::<_, Option<Vec<u8>>>(column)?.unwrap_or_default();
+    Ok(Hash::try_from(bytes).unwrap_or_default())
+}
+
+/// Whether an entry says that all up to where the log begins now was old enough.
+fn tells_of_removal(entry: &AuditEntry, state: &State) -> bool {
+    let (through, hash) = &state.removed;
+    let details = entry.details.as_deref().filter(|_| entry.kind == AuditKind::EntriesRemoved.as_str());
+    let details = details.and_then(|details| serde_json::from_str::<serde_json::Value>(details).ok());
+    details.is_some_and(|details| {
+        details["through"].as_u64() == Some(*through) && details["hash"].as_str() == Some(&audit::hex(hash))
+    })
+}
+
+/// The entries in their order, with some of those that follow each.
+struct Window<'a> {
+    file: &'a AuditFile,
+    through: u64,
+    entries: Vec<AuditEntry>,
+    salts: HashMap<u64, Salt>,
+    /// The next one.
+    at: usize,
+    is_over: bool,
+}
+
+/// An entry, the salt of its content, and what follows it.
+type Seen<'a> = (&'a AuditEntry, Option<&'a Salt>, &'a [AuditEntry]);
+
+impl<'a> Window<'a> {
+    fn new(file: &'a AuditFile, through: u64) -> Self {
+        Self { file, through, entries: Vec::new(), salts: HashMap::new(), at: 0, is_over: false }
+    }
+
+    /// The next entry.
+    fn next(&mut self, after: u64) -> rusqlite::Result<Option<Seen<'_>>> {
+        if !self.is_over && self.entries.len() - self.at <= FOLLOWING {
+            self.entries.drain(..self.at);
+            self.at = 0;
+            let after = self.entries.last().map_or(after, |entry| entry.seq);
+            let (more, salts) = self.file.chunk(after, self.through)?;
+            self.is_over = more.is_empty();
+            self.entries.extend(more);
+            let first = self.entries.first().map_or(0, |entry| entry.seq);
+            self.salts.retain(|seq, _| *seq >= first);
+            self.salts.extend(salts);
+        }
+        self.at += 1;
+        Ok(self.entries.get(self.at - 1).map(|entry| {
+            let following = &self.entries[self.at..self.entries.len().min(self.at + FOLLOWING)];
+            (entry, self.salts.get(&entry.seq), following)
+        }))
+    }
+}
