@@ -1,7 +1,6 @@
 //! The SQLite engine. One process owns the file, one thread writes it, and a claim needs no write: leases live in
 //! memory, because a process that died holds none.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
@@ -148,17 +147,7 @@ impl SqliteStore {
             head,
             audit_fed: None,
         };
-        let closing = Arc::clone(&permits);
-        let thread = std::thread::Builder::new().name("store-writer".into()).spawn(move || {
-            if catch_unwind(AssertUnwindSafe(|| writer.run(&received))).is_err() {
-                tracing::error!("The store's writer has failed: nothing is accepted or sent until the next start");
-            }
-            // Whoever waits for the writer, or would, is told that the store is closed.
-            closing.close();
-            drop(received);
-            // Not before the last write: until then the store has an owner.
-            drop(lock);
-        });
+        let thread = writer.spawn(received, Arc::clone(&permits), lock);
         Ok(Self {
             commands,
             permits,

@@ -3,10 +3,12 @@
 //! No waiting window: whatever queued up during the last commit is the next batch, so concurrency raises the
 //! throughput and not the number of fsyncs.
 
+use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use conductor_core::audit::AuditTidied;
@@ -17,7 +19,7 @@ use conductor_core::store::{
 };
 use conductor_core::{AuditEvent, Clock, DeliveryKey, NotificationId, StoreError, TenantId, Timestamp};
 use rusqlite::{Connection, ErrorCode, TransactionBehavior};
-use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::audit::{self, AuditTidy, Head, Ledger, Seal, Sealer};
 use super::callbacks::{CallbackChange, Called};
@@ -115,6 +117,25 @@ pub(crate) enum Effect {
 }
 
 impl Writer {
+    /// Works in a thread of its own. When that ends, `permits` are closed, and then `lock` is let go of.
+    pub(crate) fn spawn(
+        self,
+        received: Receiver<Envelope>,
+        permits: Arc<Semaphore>,
+        lock: File,
+    ) -> std::io::Result<JoinHandle<()>> {
+        std::thread::Builder::new().name("store-writer".into()).spawn(move || {
+            if catch_unwind(AssertUnwindSafe(|| self.run(&received))).is_err() {
+                tracing::error!("The store's writer has failed: nothing is accepted or sent until the next start");
+            }
+            // Whoever waits for the writer, or would, is told that the store is closed.
+            permits.close();
+            drop(received);
+            // Not before the last write: until then the store has an owner.
+            drop(lock);
+        })
+    }
+
     /// Works until it is told to close or nobody is left to tell it anything.
     pub(crate) fn run(mut self, commands: &Receiver<Envelope>) {
         loop {
