@@ -5,12 +5,13 @@ use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
 use std::io;
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use conductor_core::{Health, SendError, SendErrorKind};
+use conductor_core::{Health, Rate, SendError, SendErrorKind};
 use ipnet::IpNet;
 use serde_json::{Value, json};
 
@@ -160,7 +161,10 @@ impl Way {
         let filled = filled.replace("\"PORT\"", &port.to_string()).replace("PORT", &port.to_string());
         let Ok(Value::Object(values)) = serde_json::from_str(&filled) else { panic!("{filled}") };
         let base_url = self.by_base_url.then(|| format!("http://{host}:{port}/").parse().expect("a URL"));
-        let context = ChannelContext { http: clients.client(allowed), ..context(clients, base_url) };
+        // How often a provider lets one send is another test's matter.
+        let often = NonZeroU32::new(1_000_000).expect("it is not zero");
+        let rate = Some(Rate { limit: often, per: Duration::from_secs(1), burst: often });
+        let context = ChannelContext { http: clients.client(allowed), rate, ..context(clients, base_url) };
         let channel = plugin(self.kind).initialize(values, context).await;
         let channel = channel.unwrap_or_else(|error| panic!("{}: {error}", self.kind));
         let sent = tokio::time::timeout(Duration::from_secs(20), channel.send(&message("hello"))).await;
@@ -182,7 +186,7 @@ fn every_plugin_is_tried() {
 
 #[tokio::test]
 async fn no_plugin_reaches_what_is_not_public_however_it_is_written() {
-    let provider = Provider::answering([]).await;
+    let provider = Provider::on_localhost([]).await;
     let clients = HttpClients::with_lookup(Arc::new(Table));
     let mut faults = Vec::new();
     for way in ways() {
@@ -203,7 +207,7 @@ async fn an_allowed_network_opens_for_a_plugin_what_it_names_and_nothing_beside_
     let clients = HttpClients::with_lookup(Arc::new(Table));
     let only = networks(&["127.0.0.1/32"]);
     for way in ways() {
-        let provider = Provider::answering([]).await;
+        let provider = Provider::on_localhost([]).await;
         for host in ["127.0.0.2", "[::1]", "10.0.0.1", "six.example", "metadata.example"] {
             let error = way.send(&clients, &only, host, provider.port()).await.expect_err("nobody answers");
             assert!(error.message.contains("\"allowNetworks\": ["), "{} at {host}: {error}", way.kind);
@@ -232,7 +236,7 @@ impl Lookup for Rebinding {
 async fn the_address_that_was_checked_is_the_one_that_is_connected_to() {
     for way in ways() {
         // Only the address that the second look-up finds is listened on.
-        let provider = Provider::answering([]).await;
+        let provider = Provider::on_localhost([]).await;
         let lookup = Arc::new(Rebinding(AtomicUsize::new(0)));
         let clients = HttpClients::with_lookup(Arc::<Rebinding>::clone(&lookup));
         let only = networks(&["127.0.0.2/32"]);
@@ -250,7 +254,7 @@ async fn an_address_that_discord_names_for_its_gateway_is_guarded_too() {
     for address in ["ws://10.0.0.1:81/", "ws://127.0.0.2:81/", "wss://[fd00:ec2::254]/", "ws://0x7f000002:81/"] {
         let limit = json!({ "total": 1000, "remaining": 999, "reset_after": 0, "max_concurrency": 1 });
         let answer = Answer::json(200, &json!({ "url": address, "shards": 1, "session_start_limit": limit }));
-        let provider = Provider::answering([answer]).await;
+        let provider = Provider::on_localhost([answer]).await;
         let context = ChannelContext {
             http: clients.client(&networks(&["127.0.0.1/32"])),
             ..context(&clients, Some(provider.url()))

@@ -109,14 +109,20 @@ fn has_call(spec: &Value, prefix: &str, seen: &Seen) -> Result<(), String> {
     let (path, query) = seen.path.split_once('?').unwrap_or((&seen.path, ""));
     let path = path.strip_prefix(prefix).ok_or_else(|| format!("{path} does not begin with {prefix}"))?;
     let paths = spec["paths"].as_object().expect("a description has paths");
-    let item = paths.iter().filter(|(template, _)| fits(template, path)).map(|(_, item)| item);
+    let items = paths.iter().filter(|(template, _)| fits(template, path)).map(|(_, item)| item);
     let method = seen.method.to_lowercase();
-    let operation = item.clone().find_map(|item| item.get(&method)).ok_or_else(|| format!("no {method} {path}"))?;
-    let parameters = item.chain([operation]).filter_map(|place| place["parameters"].as_array()).flatten();
-    let known: Vec<&str> = parameters.filter_map(|parameter| parameter["name"].as_str()).collect();
-    match url::form_urlencoded::parse(query.as_bytes()).find(|(name, _)| !known.contains(&&**name)) {
-        Some((name, _)) => Err(format!("{method} {path} knows no {name}")),
-        None => Ok(()),
+    // Where several templates fit, one that knows everything in the query is the one that is meant.
+    let unknown = |item: &Value, operation: &Value| {
+        let lists = [item, operation].into_iter().filter_map(|place| place["parameters"].as_array()).flatten();
+        let known: Vec<&str> = lists.filter_map(|parameter| parameter["name"].as_str()).collect();
+        let mut names = url::form_urlencoded::parse(query.as_bytes()).map(|(name, _)| name.into_owned());
+        names.find(|name| !known.contains(&name.as_str()))
+    };
+    let unknown = items.filter_map(|item| Some(unknown(item, item.get(&method)?)));
+    match unknown.min() {
+        None => Err(format!("no {method} {path}")),
+        Some(None) => Ok(()),
+        Some(Some(name)) => Err(format!("{method} {path} knows no {name}")),
     }
 }
 

@@ -77,20 +77,22 @@ async fn a_new_tenant_is_served_within_a_second_and_a_removed_one_is_refused() {
     let server = world.clone().start().await;
     let hello = json!({ "channel": "log", "message": "hello" });
     let mut fastest = DEADLINE;
-    for round in 0..5 {
+    // Asked seldom: who tries a wrong key too often is told to wait.
+    let pause = Duration::from_millis(100);
+    for round in 0..3 {
         assert_eq!(server.post(KEY_C, "/notifications", &hello).await.0, 403);
         server.put(&with_tenant(&world, TENANT_C, &format!("T{round}"), KEY_C));
         let start = Instant::now();
         while server.post(KEY_C, "/notifications", &hello).await.0 != 202 {
             assert!(start.elapsed() < DEADLINE, "the new tenant is never known");
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            tokio::time::sleep(pause).await;
         }
         fastest = fastest.min(start.elapsed());
         server.put(&world);
         let start = Instant::now();
         while server.post(KEY_C, "/notifications", &hello).await.0 != 403 {
             assert!(start.elapsed() < DEADLINE, "the removed tenant is still served");
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            tokio::time::sleep(pause).await;
         }
         assert_eq!(server.post(KEY_A, "/notifications", &hello).await.0, 202);
     }
