@@ -333,6 +333,8 @@ struct Window<'a> {
     salts: HashMap<u64, Salt>,
     /// The next one.
     at: usize,
+    /// The last one that was read, if any was.
+    last: Option<u64>,
     is_over: bool,
 }
 
@@ -341,7 +343,7 @@ type Seen<'a> = (&'a AuditEntry, Option<&'a Salt>, &'a [AuditEntry]);
 
 impl<'a> Window<'a> {
     fn new(file: &'a AuditFile, through: u64) -> Self {
-        Self { file, through, entries: Vec::new(), salts: HashMap::new(), at: 0, is_over: false }
+        Self { file, through, entries: Vec::new(), salts: HashMap::new(), at: 0, last: None, is_over: false }
     }
 
     /// The next entry.
@@ -349,9 +351,9 @@ impl<'a> Window<'a> {
         if !self.is_over && self.entries.len() - self.at <= FOLLOWING {
             self.entries.drain(..self.at);
             self.at = 0;
-            let after = self.entries.last().map_or(after, |entry| entry.seq);
-            let (more, salts) = self.file.chunk(after, self.through)?;
+            let (more, salts) = self.file.chunk(self.last.unwrap_or(after), self.through)?;
             self.is_over = more.is_empty();
+            self.last = more.last().map(|entry| entry.seq).or(self.last);
             self.entries.extend(more);
             let first = self.entries.first().map_or(0, |entry| entry.seq);
             self.salts.retain(|seq, _| *seq >= first);

@@ -10,7 +10,7 @@ use conductor_channels::http::HttpClients;
 use conductor_core::Actor;
 use conductor_core::audit::{AuditEvent, AuditKind, Details};
 use futures_util::FutureExt as _;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use url::Url;
@@ -34,6 +34,11 @@ const BUILD_MAX: Duration = Duration::from_secs(30);
 const SUBSCRIBE_MAX: Duration = Duration::from_secs(2);
 /// So long is waited until the audit log has it.
 const AUDIT_MAX: Duration = Duration::from_secs(5);
+/// So often an entry that could not be written is tried again, and so many wait for that at the most.
+const AUDIT_PAUSE: Duration = Duration::from_secs(1);
+const AUDITS_MAX: usize = 64;
+/// Files that could not be read to the end are left alone for so long.
+const UNREAD_PAUSE: Duration = Duration::from_secs(5);
 /// A plan that is longer stands in the audit log with some of its names only.
 const PLAN_MAX_BYTES: usize = 32 * 1024;
 /// Attempts under way are waited for so long before their channel is shut down. A text in many parts takes longest.
@@ -51,6 +56,13 @@ pub struct Reloader {
     pub public_url: Option<Url>,
     /// Keeps what waits for the end of attempts.
     pub tracker: TaskTracker,
+    /// Room for entries of the audit log that cannot be written yet, see [`room_for_audits`].
+    pub audits: Arc<Semaphore>,
+}
+
+/// Room for as many entries of the audit log as may wait.
+pub fn room_for_audits() -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(AUDITS_MAX))
 }
 
 /// Takes over what changes until `stop`: when it is asked to, and when the files are others than `readings` says, which
@@ -68,10 +80,18 @@ pub async fn run(reloader: Reloader, readings: Readings, stop: CancellationToken
             () = watch.changed() => (Cause::Files, Vec::new()),
         };
         let (reloaded, readings) = reloader.reload(cause).await;
+        let is_unread = readings.is_none();
         watch.follow(readings);
         for asked in waiting {
             // Whoever does not wait any more does not have to hear it.
             let _ = asked.answer.send(reloaded.clone());
+        }
+        if is_unread {
+            // They still hold something else than what was read, so that they would be read again at once.
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(UNREAD_PAUSE) => {}
+            }
         }
     }
 }
@@ -160,13 +180,21 @@ impl Reloader {
         self.audit(AuditKind::Configured, details).await;
     }
 
-    /// Adds an entry to the audit log. It is not waited for longer than the server can do without.
+    /// Adds an entry to the audit log, now or when the store can write again. It is not waited for longer than the server
+    /// can do without.
     async fn audit(&self, kind: AuditKind, details: Details) {
         let event = AuditEvent::of_server(kind, Actor::Operator, details);
-        match tokio::time::timeout(AUDIT_MAX, self.app.store.record(event)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "The audit log does not say that the configuration has changed"),
-            Err(_) => tracing::warn!("The audit log has not said in time that the configuration has changed"),
+        let Ok(permit) = Arc::clone(&self.audits).try_acquire_owned() else {
+            tracing::warn!("The audit log will not say what became of the configuration: too many entries wait already");
+            return;
+        };
+        let app = Arc::clone(&self.app);
+        let kept = self.tracker.spawn(async move {
+            keep(&app, event).await;
+            drop(permit);
+        });
+        if tokio::time::timeout(AUDIT_MAX, kept).await.is_err() {
+            tracing::warn!("The audit log cannot say yet what became of the configuration; it is tried again");
         }
     }
 
@@ -222,6 +250,17 @@ impl Reloader {
         }
         let details = Details::new().text("cause", cause.as_str()).text("summary", summary);
         self.audit(AuditKind::ConfigurationRefused, details).await;
+    }
+}
+
+/// Writes an entry of the audit log as soon as the store can, unless the server stops before.
+async fn keep(app: &App, event: AuditEvent) {
+    while let Err(error) = app.store.record(event.clone()).await {
+        tracing::debug!(%error, "An entry of the audit log could not be written yet");
+        tokio::select! {
+            () = app.stop.cancelled() => return,
+            () = tokio::time::sleep(AUDIT_PAUSE) => {}
+        }
     }
 }
 

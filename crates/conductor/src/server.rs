@@ -145,7 +145,8 @@ impl Server {
         work.spawn(callbacks::run(Arc::clone(&app), slots, stop.clone()));
         work.spawn(replays::run(Arc::clone(&app), stop.clone()));
         let source = Arc::new(source);
-        let reloader = Reloader { app: Arc::clone(&app), source, http, public_url, tracker: work.clone() };
+        let (tracker, audits) = (work.clone(), reload::room_for_audits());
+        let reloader = Reloader { app: Arc::clone(&app), source, http, public_url, tracker, audits };
         work.spawn(reload::run(reloader, readings, stop.clone()));
         let router = api::router(Arc::clone(&app), &trusted_proxies);
         connections.spawn(listen::run(listener, router, limits, connections.clone(), stop.clone()));

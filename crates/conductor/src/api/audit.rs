@@ -109,14 +109,15 @@ pub(crate) struct AuditPage {
 #[utoipa::path(
     get, path = "/audit", tag = "Server", operation_id = "listAuditEntries",
     params(
-        ("from" = Option<String>, Query, description = "Written at this time or later (RFC 3339).",
+        ("from" = Option<String>, Query, format = DateTime, description = "Written at this time or later (RFC 3339).",
             example = "2026-01-15T00:00:00Z"),
-        ("to" = Option<String>, Query, description = "Written before this time (RFC 3339)."),
+        ("to" = Option<String>, Query, format = DateTime, description = "Written before this time (RFC 3339)."),
         ("kind" = Option<AuditWord>, Query, description = "This kind."),
         ("notification" = Option<uuid::Uuid>, Query, description = "Of this notification."),
         ("limit" = Option<u64>, Query, description = "At most so many: 1 to 200; 50 where it is left out.",
             minimum = 1, maximum = 200),
-        ("cursor" = Option<String>, Query, description = "`next` of the part before."),
+        ("cursor" = Option<String>, Query, pattern = "^[A-Za-z0-9_-]{10}[AEIMQUYcgkosw048]$",
+            description = "`next` of the part before."),
     ),
     responses(
         (status = 200, description = "A part of the log.", body = AuditPage,

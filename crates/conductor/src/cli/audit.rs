@@ -96,6 +96,7 @@ fn verify(arguments: &Verify, settings: &Settings, session: &mut Session<'_>) ->
     }
     let entries = match (verdict.entries, verdict.first) {
         (0, _) => "no entry yet".to_owned(),
+        (1, 1) => "1 entry".to_owned(),
         (entries, 1) => format!("{entries} entries"),
         (entries, first) => format!("{entries} entries, from {first} on; those before it were old"),
     };

@@ -194,9 +194,10 @@ impl Environment {
     }
 
     fn read_text(&self, path: &Path) -> io::Result<Zeroizing<String>> {
-        let text = read_text(path);
-        self.note(path, FILE_MAX_BYTES + 1, text.as_ref().ok().map(|text| text.as_bytes()));
-        text
+        let content = read_bytes(path);
+        // Also of what is no text: a look whether the file has changed compares bytes.
+        self.note(path, FILE_MAX_BYTES + 1, content.as_ref().ok().map(|content| content.as_slice()));
+        text_of(content?)
     }
 
     fn read(&self, path: &Path) -> Lookup {
@@ -273,17 +274,26 @@ impl Read for OneLineAtATime<'_> {
     }
 }
 
-/// Reads a text file of at most [`FILE_MAX_BYTES`]. It holds secrets, so that its memory is overwritten.
-fn read_text(path: &Path) -> io::Result<Zeroizing<String>> {
-    let mut text = Zeroizing::new(String::new());
+/// Reads a file, at most one byte more than [`FILE_MAX_BYTES`]. It holds secrets, so that its memory is overwritten.
+fn read_bytes(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
+    let mut content = Zeroizing::new(Vec::new());
     let file = std::fs::File::open(path)?;
     if file.metadata()?.is_dir() {
         return Err(io::ErrorKind::IsADirectory.into());
     }
-    if file.take(FILE_MAX_BYTES + 1).read_to_string(&mut text)? as u64 > FILE_MAX_BYTES {
+    file.take(FILE_MAX_BYTES + 1).read_to_end(&mut content)?;
+    Ok(content)
+}
+
+fn text_of(mut content: Zeroizing<Vec<u8>>) -> io::Result<Zeroizing<String>> {
+    if content.len() as u64 > FILE_MAX_BYTES {
         return Err(io::ErrorKind::FileTooLarge.into());
     }
-    Ok(text)
+    String::from_utf8(std::mem::take(&mut *content)).map(Zeroizing::new).map_err(|error| {
+        let error_at = error.utf8_error().valid_up_to();
+        drop(Zeroizing::new(error.into_bytes()));
+        io::Error::new(io::ErrorKind::InvalidData, format!("byte {} is not valid UTF-8", error_at + 1))
+    })
 }
 
 #[cfg(test)]
@@ -308,6 +318,18 @@ mod tests {
             layer.insert((*name).to_owned(), Secret::new(*value));
         }
         (Environment::with_files(layer, &working_dir, &data_dir), root)
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_used_is_remembered_as_it_is_so_that_it_is_not_read_for_ever() {
+        let too_large = vec![b'#'; usize::try_from(FILE_MAX_BYTES).unwrap() + 2];
+        for content in [&b"# caf\xe9\n"[..], &too_large] {
+            let root = tempfile::tempdir().unwrap();
+            std::fs::write(root.path().join(".env"), content).unwrap();
+            let environment = Environment::with_files(Layer::default(), root.path(), &root.path().join("data"));
+            assert_eq!(environment.faults().len(), 1);
+            assert_eq!(environment.readings().again(), environment.readings());
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Finding out that a file of the configuration has changed, by whatever way: written, renamed, a link that was put
 //! elsewhere, a folder that was mounted or exchanged.
 //!
-//! The system's word is only a reason to look. What counts is what the files hold: they are looked at every few seconds
+//! The system's word is only a reason to look. What counts is what the files hold: they are looked at twice a second
 //! anyway.
 
 use std::time::Duration;
@@ -12,7 +12,7 @@ use super::bell::Bell;
 use crate::config::Readings;
 
 /// Files are looked at so often where the system says nothing.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// After the system has said something, so long is waited for more of it.
 const HUSH: Duration = Duration::from_millis(100);
 /// Files that have changed count when they have stayed the same for so long: an editor may be at it.

@@ -168,6 +168,15 @@ async fn the_log_is_proved_and_exported_while_the_server_runs_and_afterwards() {
 }
 
 #[tokio::test]
+async fn a_log_of_one_entry_is_proved() {
+    let server = World::new().start().await;
+    let folder = server.directory().to_owned();
+    let told = tokio::task::spawn_blocking(move || audit(&folder, &["verify"]).with(0).out).await.unwrap();
+    assert!(told.starts_with("✅ The audit log is whole: 1 entry.\nHead: 1:"), "{told}");
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn old_entries_go_and_the_rest_is_still_proved() {
     let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_763_000_000_000)));
     let mut world = World::new();

@@ -20,7 +20,7 @@ use super::support::server::{KEY_A, TENANT_A, World, answer, http};
 use super::support::skip::skipped;
 
 /// Mounts a small file system that this process alone sees, fills most of it, and becomes the program.
-const SCRIPT: &str = "set -e; mkdir -p store; mount -t tmpfs -o size=8m tmpfs store; head -c 5000000 /dev/zero > \
+const SCRIPT: &str = "set -e; mkdir -p store; mount -t tmpfs -o size=16m tmpfs store; head -c 13000000 /dev/zero > \
                       store/filler; DATA_DIR=$PWD/store exec \"$0\"";
 
 /// The same with a store that is there already and may only be read. Nothing has it open, so that the system allows that.
@@ -211,7 +211,7 @@ async fn a_disk_that_fills_up_under_load_again_and_again_costs_nothing_that_was_
     let world = World::new().webhook(TENANT_A, "hook", &provider.url(), &json!({}));
     world.write(&directory.path().join("config"));
     let (process, store) = start_on_a_small_disk(&directory, &world);
-    // The log alone takes four of its eight megabytes.
+    // The log alone takes eight of its sixteen megabytes.
     std::fs::remove_file(store.join("filler")).expect("its file system can be reached");
     let load = Load::begin(&process.url);
     for _ in 0..3 {
