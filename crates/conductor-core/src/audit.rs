@@ -79,6 +79,10 @@ pub enum AuditKind {
     Tidied,
     /// Requests with a wrong key, or with none, were refused.
     KeysRefused,
+    /// A callback's receiver wants no more.
+    EndpointDisabled,
+    /// It is told again.
+    EndpointEnabled,
     /// The server started.
     Started,
     /// The server stopped in good order.
@@ -98,7 +102,8 @@ word!(AuditKind {
     Delivered = "delivered", Undelivered = "undelivered", Failed = "failed", Expired = "expired",
     Canceled = "canceled", Resolved = "resolved", Replayed = "replayed", Redirected = "redirected",
     Fallback = "fallback", Lost = "lost", RetriesBegun = "retriesBegun", RetriesCanceled = "retriesCanceled",
-    Tidied = "tidied", KeysRefused = "keysRefused", Started = "started", Stopped = "stopped",
+    Tidied = "tidied", KeysRefused = "keysRefused", EndpointDisabled = "endpointDisabled",
+    EndpointEnabled = "endpointEnabled", Started = "started", Stopped = "stopped",
     Configured = "configured", ConfigurationRefused = "configurationRefused", EntriesRemoved = "entriesRemoved",
     ChainBroken = "chainBroken"
 });

@@ -34,7 +34,7 @@ pub const SCHEDULE: [Duration; 7] = [
 ];
 /// By how much a wait is shortened or lengthened at random, as a part of it.
 pub const JITTER: f64 = 0.2;
-/// A callback that could not be sent for so long is not sent any more, however few attempts it had.
+/// A callback that could not be sent for so long is not sent any more, however few attempts it had; but one it has.
 pub const AGE_MAX: Duration = Duration::from_secs(3 * 24 * 60 * 60);
 /// The most callbacks of one endpoint that wait. What comes then takes the place of the oldest.
 pub const WAITING_MAX: u64 = 50_000;
@@ -322,6 +322,10 @@ pub trait Callbacks: Send + Sync {
     /// [`Callbacks::subscribe`] all for which something waits.
     fn arrived_callbacks(&self) -> Vec<EndpointId>;
 
+    /// The endpoints that were enabled or are configured otherwise since the last call: how they have answered before
+    /// says nothing any more.
+    fn renewed_endpoints(&self) -> Vec<EndpointId>;
+
     /// What waits for an endpoint, at most `limit`, with how it goes.
     async fn callbacks(&self, endpoint: EndpointId, limit: usize) -> Result<WaitingCallbacks, StoreError>;
 
@@ -341,7 +345,8 @@ pub trait Callbacks: Send + Sync {
     /// none is left whatever is kept of the latter. Returns how many; 0: nothing is left. Does nothing for others.
     async fn clear_callbacks(&self, endpoint: EndpointId) -> Result<usize, StoreError>;
 
-    /// Throws away up to [`CLEAR_MAX`] of an endpoint's oldest callbacks that were made before `before`. Returns how many.
+    /// Throws away those among an endpoint's [`CLEAR_MAX`] oldest callbacks that were made before `before` and have had
+    /// an attempt. Returns how many.
     async fn drop_old_callbacks(&self, endpoint: EndpointId, before: Timestamp) -> Result<usize, StoreError>;
 
     /// Enables a tenant's endpoint. False: it is none of the tenant's, or was not disabled.

@@ -3,15 +3,19 @@
 use std::collections::HashSet;
 
 use async_trait::async_trait;
+use conductor_core::audit::{AuditKind, Details};
 use conductor_core::callbacks::{
     Callback, CallbackAttempt, CallbackNext, Callbacks, ChannelNews, DETAIL_MAX, EndpointState, GivenUp, Subscriptions,
     WaitingCallbacks,
 };
 use conductor_core::store::BATCH_MAX;
-use conductor_core::{CallbackId, ChannelId, EndpointId, NotificationId, StoreError, TenantId, Timestamp};
-use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
+use conductor_core::{
+    Actor, AuditEvent, CallbackId, ChannelId, EndpointId, NotificationId, StoreError, TenantId, Timestamp,
+};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::memory::Memory;
+use super::work::Work;
 use super::writer::{Command, Effect};
 use super::{SqliteStore, rows};
 
@@ -49,13 +53,15 @@ pub(crate) struct Called {
     pub(crate) count: usize,
     /// The endpoints that are to be looked at.
     pub(crate) arrived: Vec<EndpointId>,
+    /// The endpoints that are configured otherwise now.
+    pub(crate) renewed: Vec<EndpointId>,
     /// The endpoints that are disabled now, where that has changed as a whole.
     pub(crate) disabled: Option<HashSet<EndpointId>>,
 }
 
 impl Called {
     fn of(count: usize) -> Self {
-        Self { count, arrived: Vec::new(), disabled: None }
+        Self { count, arrived: Vec::new(), renewed: Vec::new(), disabled: None }
     }
 }
 
@@ -78,6 +84,10 @@ impl Callbacks for SqliteStore {
 
     fn arrived_callbacks(&self) -> Vec<EndpointId> {
         self.memory.callbacks.take_arrived()
+    }
+
+    fn renewed_endpoints(&self) -> Vec<EndpointId> {
+        self.memory.callbacks.take_renewed()
     }
 
     async fn callbacks(&self, endpoint: EndpointId, limit: usize) -> Result<WaitingCallbacks, StoreError> {
@@ -215,11 +225,7 @@ fn find(connection: &Connection, endpoint: EndpointId) -> rusqlite::Result<Optio
 }
 
 /// Does what is to be done about callbacks.
-pub(crate) fn apply(
-    transaction: &Transaction<'_>,
-    memory: &Memory,
-    change: &CallbackChange,
-) -> rusqlite::Result<Effect> {
+pub(crate) fn apply(transaction: &Work<'_>, memory: &Memory, change: &CallbackChange) -> rusqlite::Result<Effect> {
     let called = match change {
         CallbackChange::Subscribe(subscriptions) => subscribe(transaction, subscriptions)?,
         CallbackChange::Settle(finished) => settle(transaction, finished).map(Called::of)?,
@@ -230,7 +236,11 @@ pub(crate) fn apply(
         CallbackChange::Enable(tenant, endpoint) => {
             let sql = "UPDATE callback_endpoint SET disabled_at = NULL \
                        WHERE endpoint = ?1 AND tenant = ?2 AND disabled_at IS NOT NULL";
-            Called::of(transaction.prepare_cached(sql)?.execute((endpoint.bytes(), tenant.bytes()))?)
+            let count = transaction.prepare_cached(sql)?.execute((endpoint.bytes(), tenant.bytes()))?;
+            if count > 0 {
+                note(transaction, AuditKind::EndpointEnabled, Actor::Tenant, (*tenant, *endpoint))?;
+            }
+            Called::of(count)
         }
         CallbackChange::Channel(news, at) => made::of_channel(transaction, memory, news, *at).map(Called::of)?,
         CallbackChange::Forget(channel) => {
@@ -242,23 +252,54 @@ pub(crate) fn apply(
 }
 
 /// Makes a row for each endpoint that has none, and enables those that are configured otherwise now.
-fn subscribe(transaction: &Transaction<'_>, subscriptions: &Subscriptions) -> rusqlite::Result<Called> {
+fn subscribe(transaction: &Work<'_>, subscriptions: &Subscriptions) -> rusqlite::Result<Called> {
+    let disabled = "SELECT endpoint FROM callback_endpoint WHERE disabled_at IS NOT NULL";
+    let disabled_before: HashSet<EndpointId> = ids(transaction, disabled)?;
+    let mut renewed = Vec::new();
     let sql = "INSERT INTO callback_endpoint (endpoint, tenant, fingerprint, made, waiting, delivered, given_up, dropped) \
                VALUES (?1, ?2, ?3, 0, 0, 0, 0, 0) ON CONFLICT (endpoint) DO UPDATE \
                SET fingerprint = excluded.fingerprint, disabled_at = NULL WHERE fingerprint <> excluded.fingerprint";
     let mut statement = transaction.prepare_cached(sql)?;
     for (tenant, subscription) in subscriptions.iter() {
-        statement.execute((subscription.endpoint.bytes(), tenant.bytes(), subscription.fingerprint))?;
+        let endpoint = subscription.endpoint;
+        if statement.execute((endpoint.bytes(), tenant.bytes(), subscription.fingerprint))? == 0 {
+            continue;
+        }
+        renewed.push(endpoint);
+        if disabled_before.contains(&endpoint) {
+            note(transaction, AuditKind::EndpointEnabled, Actor::Operator, (tenant, endpoint))?;
+        }
     }
+    let arrived = ids(transaction, "SELECT endpoint FROM callback_endpoint WHERE waiting > 0")?;
+    Ok(Called { count: 0, arrived, renewed, disabled: Some(ids(transaction, disabled)?) })
+}
+
+fn ids<T: FromIterator<EndpointId>>(connection: &Connection, sql: &str) -> rusqlite::Result<T> {
     let id = |row: &Row<'_>| rows::id_bytes(row, 0).map(EndpointId::from_bytes);
-    let all = |sql| transaction.prepare_cached(sql)?.query_map([], id)?.collect::<rusqlite::Result<Vec<_>>>();
-    let disabled = all("SELECT endpoint FROM callback_endpoint WHERE disabled_at IS NOT NULL")?;
-    let arrived = all("SELECT endpoint FROM callback_endpoint WHERE waiting > 0")?;
-    Ok(Called { count: 0, arrived, disabled: Some(disabled.into_iter().collect()) })
+    connection.prepare_cached(sql)?.query_map([], id)?.collect()
+}
+
+/// Tells the audit log that an endpoint was disabled or enabled.
+fn note(
+    work: &Work<'_>,
+    kind: AuditKind,
+    actor: Actor,
+    (tenant, endpoint): (TenantId, EndpointId),
+) -> rusqlite::Result<()> {
+    let details = Details::new().text("endpoint", &endpoint.to_string());
+    work.append(&AuditEvent { tenant: Some(tenant), ..AuditEvent::of_server(kind, actor, details) })
+}
+
+/// Tells the audit log that an endpoint wants no more, once where several of its answers say so.
+fn note_disabled(work: &Work<'_>, endpoint: EndpointId) -> rusqlite::Result<()> {
+    match find(work, endpoint)?.filter(|state| state.disabled_at.is_none()) {
+        Some(state) => note(work, AuditKind::EndpointDisabled, Actor::Server, (state.tenant, endpoint)),
+        None => Ok(()),
+    }
 }
 
 /// Writes how an attempt went and what follows.
-fn settle(transaction: &Transaction<'_>, finished: &Finished) -> rusqlite::Result<usize> {
+fn settle(transaction: &Work<'_>, finished: &Finished) -> rusqlite::Result<usize> {
     let Finished { callback, attempt, next, at } = finished;
     let place = (callback.endpoint.bytes(), callback.number, callback.id.bytes());
     let count = match next {
@@ -277,6 +318,9 @@ fn settle(transaction: &Transaction<'_>, finished: &Finished) -> rusqlite::Resul
             transaction.prepare_cached(sql)?.execute(place)?
         }
     };
+    if *next == CallbackNext::Disable {
+        note_disabled(transaction, callback.endpoint)?;
+    }
     let is_done = *next == CallbackNext::Done;
     let disabled_at = (*next == CallbackNext::Disable).then(|| at.millis());
     let detail = attempt.detail.as_ref().map(|text| text.chars().take(DETAIL_MAX).collect::<String>());

@@ -55,15 +55,27 @@ pub(crate) fn apply(transaction: &Work<'_>, received: &Received) -> rusqlite::Re
         return done(Reported::Unchanged);
     }
     let status = arrival.status();
-    let sql = "UPDATE ended SET status = ?3 WHERE notification = ?1 AND ordinal = ?2";
-    transaction.prepare_cached(sql)?.execute((key.notification.bytes(), key.ordinal, status.as_str()))?;
-    transaction.note_state(&StateChange::of(&ended.waiting, status, *now, Cause::Reported(report)))?;
+    arrive(transaction, &ended.waiting, (arrival, report.code.as_deref()), *now)?;
     let mut queued = None;
     if arrival == Arrival::Undelivered && !is_redacted {
         queued = fallback_of_undelivered(transaction, &notification, ended.waiting, *now)?;
     }
     let touched = queued.map(|queued| Touched { key, ended: None, taken_back: false, queued: Some(queued) });
     Ok(Effect::Reported(Reported::Changed(status), touched))
+}
+
+/// Moves what was sent to what the provider says of it, with its code, and notes that.
+pub(crate) fn arrive(
+    transaction: &Work<'_>,
+    sent: &Waiting,
+    (arrival, code): (Arrival, Option<&str>),
+    now: Timestamp,
+) -> rusqlite::Result<()> {
+    let status = arrival.status();
+    let sql = "UPDATE ended SET status = ?3 WHERE notification = ?1 AND ordinal = ?2";
+    let row = (sent.key.notification.bytes(), sent.key.ordinal, status.as_str());
+    transaction.prepare_cached(sql)?.execute(row)?;
+    transaction.note_state(&StateChange::of(sent, status, now, Cause::Reported(code)))
 }
 
 /// Queues the next fallback of what was sent and did not arrive, if there is one and it comes in time.

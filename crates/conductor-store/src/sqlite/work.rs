@@ -4,7 +4,6 @@ use std::cell::RefCell;
 use std::ops::Deref;
 
 use conductor_core::audit::{AuditKind, Content, Details};
-use conductor_core::receipts::Report;
 use conductor_core::store::{Finished, NewNotification};
 use conductor_core::{
     Actor, AuditEvent, ChannelId, DeliveryKey, FailureReason, NotificationId, Priority, Status, TenantId, Timestamp,
@@ -72,8 +71,8 @@ pub(crate) enum Cause<'a> {
     Redirected,
     /// Its time ran out while it waited.
     Expired,
-    /// Its provider has reported what became of it.
-    Reported(&'a Report),
+    /// Its provider has reported what became of it, with this code.
+    Reported(Option<&'a str>),
     /// The process before this one died during an attempt.
     Lost,
 }
@@ -156,7 +155,7 @@ fn event(change: &StateChange<'_>) -> AuditEvent {
         Cause::Replayed { redirected } => (Kind::Replayed, Actor::Tenant, nothing.flag("redirected", redirected)),
         Cause::Redirected => (Kind::Redirected, Actor::Tenant, nothing),
         Cause::Expired => (Kind::Expired, Actor::Server, nothing),
-        Cause::Reported(report) => (by_status(), Actor::Provider, nothing.maybe("code", code(&report.code))),
+        Cause::Reported(word) => (by_status(), Actor::Provider, nothing.maybe("code", code(word))),
         Cause::Lost => (Kind::Lost, Actor::Server, nothing),
     };
     let of = (change.tenant, change.key, change.channel_id);
@@ -179,7 +178,7 @@ fn settled(finished: &Finished, reason: Option<FailureReason>) -> Details {
         Some(attempt) => details
             .number("attempt", attempt.number.into())
             .text("outcome", attempt.outcome.as_str())
-            .maybe("code", code(&attempt.code)),
+            .maybe("code", code(attempt.code.as_deref())),
         None => details,
     };
     details.maybe("reason", reason.map(FailureReason::as_str))
@@ -189,6 +188,6 @@ fn settled(finished: &Finished, reason: Option<FailureReason>) -> Details {
 const CODE_MAX_BYTES: usize = 64;
 
 /// A provider's code, if it is one: what is longer may be a sentence about somebody.
-fn code(code: &Option<String>) -> Option<&str> {
-    code.as_deref().filter(|code| code.len() <= CODE_MAX_BYTES)
+fn code(code: Option<&str>) -> Option<&str> {
+    code.filter(|code| code.len() <= CODE_MAX_BYTES)
 }

@@ -423,10 +423,17 @@ fn settle(transaction: &Work<'_>, lease: &Lease, finished: &Finished) -> rusqlit
     };
     match finished.settlement {
         Settlement::Sent => {
-            let arrival = receipts::arrival(transaction, lease.key)?;
-            let status = arrival.map_or(Status::Sent, Arrival::status);
-            end(transaction, &waiting, &End { provider_id, ..End::plain(status, finished.at, settled(None)) })?;
+            let sent = End::plain(Status::Sent, finished.at, settled(None));
+            end(transaction, &waiting, &End { provider_id, ..sent })?;
             let_go_of_key(transaction, notification)?;
+            // A report may have been faster than the provider's own answer. It follows all the same.
+            let reception = receipts::reception(transaction, lease.key)?;
+            let arrival = reception.as_ref().map(|reception| reception.arrival);
+            if let Some(reception) = &reception {
+                let news = (reception.arrival, reception.code.as_deref());
+                receipts::arrive(transaction, &waiting, news, finished.at)?;
+            }
+            let status = arrival.map_or(Status::Sent, Arrival::status);
             let next = match arrival {
                 Some(Arrival::Undelivered) => {
                     receipts::fallback_of_undelivered(transaction, notification, waiting, finished.at)?

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use conductor_core::audit::AuditFilter;
 use conductor_core::callbacks::{
     Callback, CallbackAttempt, CallbackNext, ChannelNews, Event, EventSet, GIVEN_UP_KEPT, Subscription, Subscriptions,
 };
@@ -136,6 +137,69 @@ pub(crate) async fn a_notification_that_goes_on_is_not_told_of(w: World) {
     assert_eq!((&data["channel"], &data["delivery"]["channel"]), (&"log".into(), &"slack".into()));
     assert_eq!((&data["delivery"]["targetId"], &data["delivery"]["reason"]), (&"#ops".into(), &"rejected".into()));
     assert_eq!(data["delivery"]["id"], second.id().to_string());
+}
+
+pub(crate) async fn what_has_arrived_before_it_was_settled_was_sent_first(w: World) {
+    w.listen().await;
+    let with_fallback = async |fallbacks: usize, arrival| {
+        let draft = |draft: &mut conductor_core::Draft| {
+            draft.fallback = vec![fallback("slack", OTHER_CHANNEL, Some("#ops")); fallbacks];
+        };
+        let id = w.accept(draft).await;
+        let lease = w.lease(first(id)).await;
+        w.report_arrival(id, arrival).await;
+        let finished = w.finished(&lease, Settlement::Sent);
+        w.store().settle(lease, finished).await.unwrap();
+        id
+    };
+    let delivered = with_fallback(0, Arrival::Delivered).await;
+    let undelivered = with_fallback(0, Arrival::Undelivered).await;
+    let goes_on = with_fallback(1, Arrival::Undelivered).await;
+    let expected = [
+        (Event::NotificationSent, delivered),
+        (Event::NotificationDelivered, delivered),
+        (Event::NotificationSent, undelivered),
+        (Event::NotificationUndelivered, undelivered),
+        (Event::NotificationSent, goes_on),
+    ];
+    assert_eq!(w.told().await, expected.map(|(event, id)| (event, id.to_string())));
+    let bodies = w.callbacks().await.into_iter().map(|callback| serde_json::from_str(&callback.body).unwrap());
+    let deliveries: Vec<Value> = bodies.map(|mut body: Value| body["data"]["delivery"].take()).collect();
+    assert_eq!((&deliveries[0]["status"], &deliveries[0]["receipt"]), (&"sent".into(), &Value::Null));
+    assert_eq!((&deliveries[1]["status"], &deliveries[1]["receipt"]["code"]), (&"delivered".into(), &"30003".into()));
+    let filter = AuditFilter { notification: Some(undelivered), ..AuditFilter::default() };
+    let audited = w.audited(Some(TENANT), &filter, 10).await;
+    let entry = |place: usize| (audited[place].kind.as_str(), audited[place].actor.as_str());
+    assert_eq!((entry(1), entry(0)), (("sent", "server"), ("undelivered", "provider")));
+    assert!(audited[0].details.as_ref().is_some_and(|details| details.contains("30003")));
+}
+
+pub(crate) async fn who_disabled_and_enabled_an_endpoint_is_in_the_audit_log(w: World) {
+    w.listen().await;
+    assert_eq!(w.store().renewed_endpoints(), [endpoint()]);
+    for _ in 0..3 {
+        w.dead_letter().await;
+    }
+    let all = w.callbacks().await;
+    w.settle(&all[0], CallbackNext::Disable).await;
+    w.settle(&all[1], CallbackNext::Disable).await;
+    assert_eq!(w.store().renewed_endpoints(), []);
+    w.store().enable_endpoint(TENANT, endpoint()).await.unwrap();
+    w.store().enable_endpoint(TENANT, endpoint()).await.unwrap();
+    assert_eq!(w.store().renewed_endpoints(), [endpoint()]);
+    w.settle(&all[2], CallbackNext::Disable).await;
+    w.listen().await;
+    assert_eq!(w.store().renewed_endpoints(), [], "nothing is configured otherwise");
+    w.store().subscribe(wish(TENANT, EventSet::all(), 2)).await.unwrap();
+    assert_eq!(w.store().renewed_endpoints(), [endpoint()]);
+    let mut log = w.audited(Some(TENANT), &AuditFilter::default(), 100).await;
+    log.reverse();
+    log.retain(|entry| entry.kind.starts_with("endpoint"));
+    let told: Vec<_> = log.iter().map(|entry| (entry.kind.as_str(), entry.actor.as_str())).collect();
+    let disabled = ("endpointDisabled", "server");
+    assert_eq!(told, [disabled, ("endpointEnabled", "tenant"), disabled, ("endpointEnabled", "operator")]);
+    let details = format!("{{\"endpoint\":\"{}\"}}", endpoint());
+    assert!(log.iter().all(|entry| entry.details.as_ref() == Some(&details)));
 }
 
 pub(crate) async fn a_callback_says_what_happened_and_not_what_was_written(w: World) {
@@ -290,6 +354,10 @@ pub(crate) async fn what_waits_too_long_is_thrown_away_when_told(w: World) {
     w.clock.advance(SECOND);
     let young = w.dead_letter().await;
     assert_eq!(w.store().endpoints(TENANT).await.unwrap()[0].oldest, Some(start()));
+    assert_eq!(w.store().drop_old_callbacks(endpoint(), w.now()).await, Ok(0), "each is to have one attempt");
+    for callback in w.callbacks().await {
+        w.settle(&callback, CallbackNext::Again(w.now())).await;
+    }
     assert_eq!(w.store().drop_old_callbacks(endpoint(), start()).await, Ok(0));
     assert_eq!(w.store().drop_old_callbacks(endpoint(), w.now()).await, Ok(2));
     assert_eq!(w.told().await, [(Event::NotificationFailed, young.to_string())]);

@@ -99,7 +99,9 @@ macro_rules! conformance {
                         a_fallback_that_would_come_too_late_is_not_queued, an_undelivered_one_can_be_tried_again,
                         nobody_reports_on_what_is_not_theirs, what_was_never_sent_is_not_moved_by_a_report,
                         a_late_report_keeps_no_words_where_the_content_is_gone;
-                    callbacks: each_change_is_told_once_and_in_order, a_notification_that_goes_on_is_not_told_of,
+                    callbacks: what_has_arrived_before_it_was_settled_was_sent_first,
+                        who_disabled_and_enabled_an_endpoint_is_in_the_audit_log,
+                        each_change_is_told_once_and_in_order, a_notification_that_goes_on_is_not_told_of,
                         a_callback_says_what_happened_and_not_what_was_written,
                         nobody_else_is_told_and_nothing_that_was_not_asked_for, what_did_not_happen_is_not_told,
                         what_waits_survives_a_crash_and_is_found_by_whoever_asks,

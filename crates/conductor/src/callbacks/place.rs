@@ -54,6 +54,11 @@ impl Place {
         (self.paused_until > now).then_some(self.paused_until)
     }
 
+    /// Forgets for how long it is to be left alone.
+    pub(super) fn renew(&mut self) {
+        (self.failures, self.paused_until) = (0, Timestamp::ZERO);
+    }
+
     /// Takes what the store has of its last attempt for granted, unless it knows better.
     pub(super) fn learn(&mut self, last_was_taken: Option<bool>) {
         self.trusted.get_or_insert(last_was_taken.unwrap_or(false));
@@ -171,5 +176,7 @@ mod tests {
         place.enter(2);
         place.leave(2, false, Some(Duration::MAX), NOW);
         assert_eq!(place.pause(NOW), Some(after(86_400)));
+        place.renew();
+        assert_eq!(place.pause(NOW), None, "what it has asked for is over when it is another");
     }
 }

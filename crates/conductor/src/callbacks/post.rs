@@ -30,6 +30,9 @@ pub(super) async fn run(app: &App, slots: usize, stop: &CancellationToken) {
         for endpoint in app.store.arrived_callbacks() {
             post.look(endpoint, now);
         }
+        for endpoint in app.store.renewed_endpoints() {
+            post.renew(endpoint, now);
+        }
         while let Some(id) = post.next(now) {
             match post.take(id, now).await {
                 Ok((Some(endpoint), callbacks)) => {
@@ -78,6 +81,14 @@ impl Post<'_> {
         self.looks.insert((at, id));
     }
 
+    /// An endpoint was enabled, or is configured otherwise: it is not to wait for what it has asked for before.
+    fn renew(&mut self, id: EndpointId, now: Timestamp) {
+        if let Some(place) = self.places.get_mut(&id) {
+            place.renew();
+            self.look(id, now);
+        }
+    }
+
     /// The next endpoint whose turn it is and that may have an attempt more.
     fn next(&mut self, now: Timestamp) -> Option<EndpointId> {
         while self.under_way < self.slots {
@@ -102,6 +113,7 @@ impl Post<'_> {
         now: Timestamp,
     ) -> Result<(Option<Arc<Endpoint>>, Vec<Callback>), StoreError> {
         let endpoint = self.app.registry().endpoint(id).map(Arc::clone);
+        let is_crowded = self.failing >= self.slots / 2;
         let Some(place) = self.places.get(&id) else { return Ok((None, Vec::new())) };
         if endpoint.is_none() {
             // It is configured no more. An attempt may still be under way.
@@ -110,12 +122,17 @@ impl Post<'_> {
             }
             return Ok((None, Vec::new()));
         }
+        // Thousands may fail and wait for the slots that those that fail may have: they are not read for nothing.
+        if place.is_failing() && is_crowded {
+            self.look(id, now.plus(AGAIN));
+            return Ok((None, Vec::new()));
+        }
         let room = place.free().min(self.slots - self.under_way);
         let waiting = self.app.store.callbacks(id, place.under_way() + room + 1).await?;
         let is_disabled = waiting.state.as_ref().is_none_or(|state| state.disabled_at.is_some());
         let place = self.places.entry(id).or_default();
         place.learn(waiting.state.and_then(|state| state.last).map(|last| last.ok));
-        if place.is_failing() && self.failing >= self.slots / 2 {
+        if place.is_failing() && is_crowded {
             self.look(id, now.plus(AGAIN));
             return Ok((None, Vec::new()));
         }

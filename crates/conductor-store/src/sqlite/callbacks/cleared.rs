@@ -38,13 +38,15 @@ pub(super) fn drop_oldest(transaction: &Transaction<'_>, endpoint: EndpointId) -
     note_dropped(transaction, endpoint, count)
 }
 
-/// Throws away a part of what was made before this time. The oldest have the smallest numbers.
+/// Throws away a part of what was made before this time and was tried. What was never tried stays: it was this program
+/// that was away, or the clock has jumped. The oldest have the smallest numbers and are tried first, so that only the
+/// beginning has to be looked at.
 pub(super) fn drop_old(
     transaction: &Transaction<'_>,
     endpoint: EndpointId,
     before: Timestamp,
 ) -> rusqlite::Result<usize> {
-    let sql = "DELETE FROM callback WHERE endpoint = ?1 AND created_at < ?3 AND number IN \
+    let sql = "DELETE FROM callback WHERE endpoint = ?1 AND created_at < ?3 AND attempts > 0 AND number IN \
                (SELECT number FROM callback WHERE endpoint = ?1 ORDER BY number LIMIT ?2)";
     let row = (endpoint.bytes(), rows::count(CLEAR_MAX), before.millis());
     let count = transaction.prepare_cached(sql)?.execute(row)?;

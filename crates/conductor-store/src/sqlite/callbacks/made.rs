@@ -1,6 +1,7 @@
 //! Making callbacks: in the transaction of what they tell.
 
 use conductor_core::callbacks::{ChannelNews, Event, News, WAITING_MAX};
+use conductor_core::receipts::Reception;
 use conductor_core::{
     Attempt, CallbackId, ChannelId, DeliveryKey, EndpointId, FailureReason, NotificationId, Status, TenantId, Timestamp,
 };
@@ -31,13 +32,18 @@ impl From<&StateChange<'_>> for Moved {
 
 /// Keeps a callback for each endpoint that wants to hear to what one command has brought each notification. What is told
 /// is the last of it: where another delivery follows, be it a fallback's or a redirected one, the notification goes on.
+/// That it was sent is told in any case: what follows at once is a report that came before.
 pub(crate) fn tell(transaction: &Transaction<'_>, memory: &Memory, moved: &[Moved]) -> rusqlite::Result<()> {
     for (place, last) in moved.iter().enumerate() {
         let Some(event) = Event::of(last.status) else { continue };
         let endpoints = memory.callbacks.wanting(last.tenant, event);
-        let goes_on = || moved[place + 1..].iter().any(|later| later.key.notification == last.key.notification);
-        if !endpoints.is_empty() && !goes_on() {
-            tell_of(transaction, memory, last, event, &endpoints)?;
+        if endpoints.is_empty() {
+            continue;
+        }
+        let goes_on = moved[place + 1..].iter().any(|later| later.key.notification == last.key.notification);
+        if !goes_on || last.status == Status::Sent {
+            let receipt = if goes_on { None } else { receipts::reception(transaction, last.key)? };
+            tell_of(transaction, memory, last, (event, receipt.as_ref()), &endpoints)?;
         }
     }
     Ok(())
@@ -47,14 +53,13 @@ fn tell_of(
     transaction: &Transaction<'_>,
     memory: &Memory,
     moved: &Moved,
-    event: Event,
+    (event, receipt): (Event, Option<&Reception>),
     endpoints: &[EndpointId],
 ) -> rusqlite::Result<()> {
     let Moved { key, channel, status, at, .. } = *moved;
     let Some(notification) = notification_by_id(transaction, key.notification)? else { return Ok(()) };
     let end = end_of(transaction, key)?.unwrap_or_default();
     let last = last_attempt(transaction, key)?;
-    let receipt = receipts::reception(transaction, key)?;
     let news = News {
         event,
         at,
@@ -67,7 +72,7 @@ fn tell_of(
         provider_id: end.provider_id.as_deref(),
         attempts: last.as_ref().map_or(0, |attempt| attempt.number),
         last: last.as_ref(),
-        receipt: receipt.as_ref(),
+        receipt,
     };
     let body = news.body();
     let new = New { event, about: About::Notification(key.notification), body: &body, at };

@@ -25,6 +25,8 @@ struct State {
     written: HashSet<EndpointId>,
     /// And for these since the worker has asked; at most every endpoint there is.
     arrived: HashSet<EndpointId>,
+    /// These were enabled or are configured otherwise, since the worker has asked; at most every endpoint there is.
+    renewed: HashSet<EndpointId>,
 }
 
 impl Marks {
@@ -65,6 +67,7 @@ impl Marks {
     /// Makes known what a change has brought, which was committed.
     pub(crate) fn publish(&self, change: CallbackChange, called: Called) {
         let mut state = self.lock();
+        state.renewed.extend(called.renewed);
         match change {
             CallbackChange::Subscribe(subscriptions) => {
                 state.subscribed = Arc::new(subscriptions.iter().map(|(_, each)| each.endpoint).collect());
@@ -76,6 +79,7 @@ impl Marks {
             }
             CallbackChange::Enable(_, endpoint) if called.count > 0 => {
                 state.disabled.remove(&endpoint);
+                state.renewed.insert(endpoint);
                 state.arrived.insert(endpoint);
                 self.arrival.notify_one();
             }
@@ -89,6 +93,10 @@ impl Marks {
 
     pub(super) async fn arrived(&self) {
         self.arrival.notified().await;
+    }
+
+    pub(super) fn take_renewed(&self) -> Vec<EndpointId> {
+        std::mem::take(&mut self.lock().renewed).into_iter().collect()
     }
 
     pub(super) fn take_arrived(&self) -> Vec<EndpointId> {
