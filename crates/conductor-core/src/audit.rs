@@ -402,7 +402,8 @@ impl Posted<'_> {
 pub struct AuditEntry {
     /// Its number.
     pub seq: u64,
-    /// When it was written.
+    /// When it was written, by the clock as it was then. Where the clock was put back by more than two hours, it is
+    /// earlier than that of the entry before; by less, the same.
     pub at: Timestamp,
     /// What happened: one of [`AuditKind`], or a word of a newer version.
     pub kind: String,

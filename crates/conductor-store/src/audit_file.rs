@@ -1,6 +1,6 @@
 //! The audit log of a store, read beside the process that owns it, or while there is none.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,8 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, Row};
 
 use crate::migrate::{MigrateError, refuse_foreign};
 use crate::sqlite::OpenError;
-use crate::sqlite::audit::page::{ENTRY_COLUMNS, entry, first_from};
+use crate::sqlite::audit::BLOCK;
+use crate::sqlite::audit::page::{ENTRY_COLUMNS, entry, is_fed, is_unreadable};
 
 /// So many entries are read at once, so that the store can write into its file meanwhile.
 const CHUNK: i64 = 2_048;
@@ -52,6 +53,8 @@ pub enum AuditFault {
     Content(u64),
     /// A notification does not say what was accepted.
     Notification(u64, NotificationId),
+    /// The index of tenants' entries lacks this one, so its tenant does not see it.
+    Hidden(u64),
     /// The chain does not end as the store says.
     Head(u64),
     /// The store does not say where the chain begins and ends.
@@ -73,6 +76,9 @@ impl fmt::Display for AuditFault {
             Self::Content(seq) => write!(f, "the content of entry {seq} was changed"),
             Self::Notification(seq, id) => {
                 write!(f, "notification {id} does not say what was accepted with entry {seq}: it was changed")
+            }
+            Self::Hidden(seq) => {
+                write!(f, "entry {seq} does not show in its tenant's list: the table audit_feed was changed")
             }
             Self::Head(seq) => {
                 write!(f, "entry {seq} is the last, but not the one that was written last: one of the two was changed")
@@ -111,6 +117,8 @@ struct State {
     head: (u64, Hash),
     removed: (u64, Hash),
     last: u64,
+    /// Up to where the index of tenants' entries goes.
+    fed_through: u64,
     /// The store does not say where the chain begins and ends.
     is_missing: bool,
 }
@@ -149,12 +157,8 @@ impl AuditFile {
     ) -> Result<(), E> {
         let state = self.state()?;
         let mut after = state.removed.0;
-        if let Some(from) = filter.from {
-            let first = first_from(&self.connection, after + 1, state.last + 1, from);
-            after = first.map_err(AuditFileError::from)? - 1;
-        }
         loop {
-            let (chunk, _) = self.chunk(after, state.last).map_err(AuditFileError::from)?;
+            let Chunk { entries: chunk, .. } = self.chunk(after, state.last).map_err(AuditFileError::from)?;
             let Some(last) = chunk.last() else { return Ok(()) };
             after = last.seq;
             for entry in &chunk {
@@ -203,16 +207,26 @@ impl AuditFile {
         let mut check = ChainCheck::behind(state.removed.0, state.removed.1);
         let mut removal_is_told = state.removed.0 == 0;
         let mut was_faulty = false;
+        for seq in self.before_the_first(&state)? {
+            tell(AuditFault::Chain(ChainFault::Inserted(seq)));
+        }
         let mut window = Window::new(self, state.last);
-        while let Some((entry, salt, following)) = window.next(state.removed.0)? {
+        let mut index = Index { file: self, fed_through: state.fed_through, block: 0, found: HashSet::new() };
+        while let Some(Seen { entry, is_whole, salt, following }) = window.next(state.removed.0)? {
             entries += 1;
             let was_at_the_end = check.place() >= state.head.0;
-            let fault = check.next(entry, following);
+            let fault = match check.next(entry, following) {
+                // What cannot be read is not what was written, whatever the rest of it looks like.
+                None | Some(ChainFault::Unproven(_)) if !is_whole => Some(ChainFault::Changed(entry.seq)),
+                fault => fault,
+            };
             was_faulty = fault.is_some();
             if was_at_the_end && !state.is_missing {
                 tell(AuditFault::Chain(ChainFault::Inserted(entry.seq)));
             } else if let Some(fault) = fault {
                 tell(AuditFault::Chain(fault));
+            } else if index.lacks(entry)? {
+                tell(AuditFault::Hidden(entry.seq));
             }
             if let Some(fault) = self.fault_of_content(entry, salt)? {
                 tell(fault);
@@ -240,30 +254,39 @@ impl AuditFile {
     }
 
     fn state(&self) -> Result<State, AuditFileError> {
-        let sql = "SELECT s.head_seq, s.head_hash, s.removed_through, s.removed_hash, (SELECT max(seq) FROM audit), s.id \
-                   FROM (SELECT 1) LEFT JOIN audit_state AS s ON s.id = 1";
+        let sql = "SELECT s.head_seq, s.head_hash, s.removed_through, s.removed_hash, (SELECT max(seq) FROM audit), \
+                   s.id, s.fed_through FROM (SELECT 1) LEFT JOIN audit_state AS s ON s.id = 1";
         let number = |row: &Row<'_>, column| row.get::<_, Option<i64>>(column).map(|n| n.unwrap_or(0).cast_unsigned());
         Ok(self.connection.query_row(sql, [], |row| {
             let (head, removed) = ((number(row, 0)?, hash(row, 1)?), (number(row, 2)?, hash(row, 3)?));
-            Ok(State { head, removed, last: number(row, 4)?, is_missing: row.get::<_, Option<i64>>(5)?.is_none() })
+            let (last, fed_through) = (number(row, 4)?, number(row, 6)?);
+            Ok(State { head, removed, last, fed_through, is_missing: row.get::<_, Option<i64>>(5)?.is_none() })
         })?)
     }
 
-    /// Some entries behind this one, with the salts of their contents.
-    fn chunk(&self, after: u64, through: u64) -> rusqlite::Result<(Vec<AuditEntry>, HashMap<u64, Salt>)> {
+    /// What stands where the chain has not begun yet: no entry is written there, and old ones are gone.
+    fn before_the_first(&self, state: &State) -> rusqlite::Result<Vec<u64>> {
+        let mut statement = self.connection.prepare_cached("SELECT seq FROM audit WHERE seq <= ?1 ORDER BY seq")?;
+        let found = statement.query_map([state.removed.0.cast_signed()], |row| row.get(0).map(i64::cast_unsigned))?;
+        found.collect()
+    }
+
+    /// Some entries behind this one.
+    fn chunk(&self, after: u64, through: u64) -> rusqlite::Result<Chunk> {
         let sql = format!(
             "SELECT {ENTRY_COLUMNS}, c.salt AS salt FROM audit AS a LEFT JOIN audit_content AS c ON c.seq = a.seq \
              WHERE a.seq > ?1 AND a.seq <= ?2 ORDER BY a.seq LIMIT ?3"
         );
         let mut statement = self.connection.prepare_cached(&sql)?;
         let mut found = statement.query((after.cast_signed(), through.cast_signed(), CHUNK))?;
-        let (mut entries, mut salts) = (Vec::new(), HashMap::new());
+        let mut chunk = Chunk::default();
         while let Some(row) = found.next()? {
-            let entry = entry(row)?;
-            salts.extend(salt_in(row)?.map(|salt| (entry.seq, salt)));
-            entries.push(entry);
+            let (entry, is_whole) = entry(row)?;
+            chunk.salts.extend(salt_in(row)?.map(|salt| (entry.seq, salt)));
+            chunk.unreadable.extend((!is_whole).then_some(entry.seq));
+            chunk.entries.push(entry);
         }
-        Ok((entries, salts))
+        Ok(chunk)
     }
 
     /// Whether what an entry seals is still what it was, as far as it is there.
@@ -292,7 +315,11 @@ impl AuditFile {
             };
             Ok(salt_in(row)?.is_some_and(|salt| posted.seal(&salt) == seal))
         });
-        Ok(is_right.optional()?.filter(|is_right| !is_right).map(|_| AuditFault::Notification(entry.seq, id)))
+        let is_right = match is_right {
+            Err(error) if is_unreadable(&error) => Some(false),
+            is_right => is_right.optional()?,
+        };
+        Ok(is_right.filter(|is_right| !is_right).map(|_| AuditFault::Notification(entry.seq, id)))
     }
 
     fn fault_of_noted(&self, noted: Option<(u64, Hash)>, state: &State) -> rusqlite::Result<Option<AuditFault>> {
@@ -325,12 +352,51 @@ fn tells_of_removal(entry: &AuditEntry, state: &State) -> bool {
     })
 }
 
+/// Some entries in their order.
+#[derive(Default)]
+struct Chunk {
+    entries: Vec<AuditEntry>,
+    /// The salts of their contents.
+    salts: HashMap<u64, Salt>,
+    /// Those of which something cannot be read.
+    unreadable: HashSet<u64>,
+}
+
+/// What the store's index of tenants' entries has to know, block by block.
+struct Index<'a> {
+    file: &'a AuditFile,
+    fed_through: u64,
+    block: u64,
+    /// The tenants that the index has in this block.
+    found: HashSet<TenantId>,
+}
+
+impl Index<'_> {
+    /// Whether it should know of this entry and does not.
+    fn lacks(&mut self, entry: &AuditEntry) -> rusqlite::Result<bool> {
+        let block = entry.seq / BLOCK;
+        let Some(tenant) = entry.tenant.filter(|_| is_fed(block, self.fed_through)) else { return Ok(false) };
+        if block != self.block {
+            self.block = block;
+            self.found.clear();
+        }
+        if self.found.contains(&tenant) {
+            return Ok(false);
+        }
+        let sql = "SELECT 1 FROM audit_feed WHERE tenant = ?1 AND block = ?2";
+        let is_there = self.file.connection.prepare_cached(sql)?.exists((tenant.bytes(), block.cast_signed()))?;
+        if is_there {
+            self.found.insert(tenant);
+        }
+        Ok(!is_there)
+    }
+}
+
 /// The entries in their order, with some of those that follow each.
 struct Window<'a> {
     file: &'a AuditFile,
     through: u64,
-    entries: Vec<AuditEntry>,
-    salts: HashMap<u64, Salt>,
+    known: Chunk,
     /// The next one.
     at: usize,
     /// The last one that was read, if any was.
@@ -338,31 +404,44 @@ struct Window<'a> {
     is_over: bool,
 }
 
-/// An entry, the salt of its content, and what follows it.
-type Seen<'a> = (&'a AuditEntry, Option<&'a Salt>, &'a [AuditEntry]);
+/// An entry and what is known of it.
+struct Seen<'a> {
+    entry: &'a AuditEntry,
+    /// All of it could be read.
+    is_whole: bool,
+    /// Of its content.
+    salt: Option<&'a Salt>,
+    following: &'a [AuditEntry],
+}
 
 impl<'a> Window<'a> {
     fn new(file: &'a AuditFile, through: u64) -> Self {
-        Self { file, through, entries: Vec::new(), salts: HashMap::new(), at: 0, last: None, is_over: false }
+        Self { file, through, known: Chunk::default(), at: 0, last: None, is_over: false }
     }
 
     /// The next entry.
     fn next(&mut self, after: u64) -> rusqlite::Result<Option<Seen<'_>>> {
-        if !self.is_over && self.entries.len() - self.at <= FOLLOWING {
-            self.entries.drain(..self.at);
+        let known = &mut self.known;
+        if !self.is_over && known.entries.len() - self.at <= FOLLOWING {
+            known.entries.drain(..self.at);
             self.at = 0;
-            let (more, salts) = self.file.chunk(self.last.unwrap_or(after), self.through)?;
-            self.is_over = more.is_empty();
-            self.last = more.last().map(|entry| entry.seq).or(self.last);
-            self.entries.extend(more);
-            let first = self.entries.first().map_or(0, |entry| entry.seq);
-            self.salts.retain(|seq, _| *seq >= first);
-            self.salts.extend(salts);
+            let more = self.file.chunk(self.last.unwrap_or(after), self.through)?;
+            self.is_over = more.entries.is_empty();
+            self.last = more.entries.last().map(|entry| entry.seq).or(self.last);
+            known.entries.extend(more.entries);
+            let first = known.entries.first().map_or(0, |entry| entry.seq);
+            known.salts.retain(|seq, _| *seq >= first);
+            known.salts.extend(more.salts);
+            known.unreadable.retain(|seq| *seq >= first);
+            known.unreadable.extend(more.unreadable);
         }
         self.at += 1;
-        Ok(self.entries.get(self.at - 1).map(|entry| {
-            let following = &self.entries[self.at..self.entries.len().min(self.at + FOLLOWING)];
-            (entry, self.salts.get(&entry.seq), following)
+        let (known, at) = (&self.known, self.at);
+        Ok(known.entries.get(at - 1).map(|entry| Seen {
+            entry,
+            is_whole: !known.unreadable.contains(&entry.seq),
+            salt: known.salts.get(&entry.seq),
+            following: &known.entries[at..known.entries.len().min(at + FOLLOWING)],
         }))
     }
 }

@@ -185,7 +185,9 @@ impl Reloader {
     async fn audit(&self, kind: AuditKind, details: Details) {
         let event = AuditEvent::of_server(kind, Actor::Operator, details);
         let Ok(permit) = Arc::clone(&self.audits).try_acquire_owned() else {
-            tracing::warn!("The audit log will not say what became of the configuration: too many entries wait already");
+            tracing::warn!(
+                "The audit log will not say what became of the configuration: too many entries wait already"
+            );
             return;
         };
         let app = Arc::clone(&self.app);

@@ -42,7 +42,8 @@ impl fmt::Display for ChainFault {
             Self::Removed { from, to } if from == to => write!(f, "entry {from} was removed"),
             Self::Removed { from, to } => write!(f, "the entries {from} to {to} were removed"),
             Self::Changed(seq) => write!(f, "entry {seq} was changed"),
-            Self::Inserted(seq) => write!(f, "entry {seq} was inserted"),
+            // Somebody may have given it a number below zero.
+            Self::Inserted(seq) => write!(f, "entry {} was inserted", seq.cast_signed()),
             Self::Unproven(seq) => write!(f, "entry {seq} does not follow the one before it, so it may be wrong too"),
         }
     }

@@ -25,12 +25,15 @@ pub(crate) mod page;
 mod tidy;
 
 #[cfg(test)]
+mod tests;
+#[cfg(test)]
 pub(crate) use tidy::look;
 pub(crate) use tidy::{AuditTidy, tidy};
 
 /// As many entries, by their numbers, make a block of the table `audit_feed`.
-const BLOCK: u64 = 256;
-/// A clock that was put back by no more than this lets the entries' time stand still.
+pub(crate) const BLOCK: u64 = 256;
+/// A clock that was put back by no more than this lets the entries' time stand still. By more, and their times go back:
+/// one from a clock that was far ahead must not hold all later ones up.
 const CLOCK_SLACK: Duration = Duration::from_secs(2 * 60 * 60);
 
 /// Where the chain ends.
@@ -157,8 +160,8 @@ impl<'a> Ledger<'a> {
     }
 }
 
-/// The last entry.
-const LAST: &str = "SELECT seq, hash, at FROM audit WHERE seq = (SELECT max(seq) FROM audit)";
+/// The last entry. What somebody inserted before the first is none.
+const LAST: &str = "SELECT seq, hash, at FROM audit WHERE seq = (SELECT max(seq) FROM audit WHERE seq > 0)";
 
 /// Where the chain ends, and whether it ends as it did when it was written last. If it does not, it goes on behind what
 /// stands there, and an entry has to say so.

@@ -246,6 +246,22 @@ const TAMPERING: &[(&str, &[&str])] = &[
         &["does not say what was accepted with entry 6"],
     ),
     ("UPDATE notification SET salt = NULL WHERE message = 'number 0'", &["accepted with entry 2"]),
+    // What cannot even be read.
+    (
+        "UPDATE audit SET details = CAST(x'7bff7d' AS TEXT) WHERE seq = 5; \
+         UPDATE audit SET tenant = x'00' WHERE seq = 8; UPDATE audit SET ordinal = 300 WHERE seq = 10",
+        &["entry 5 was changed", "entry 8 was changed", "entry 10 was changed"],
+    ),
+    (
+        "UPDATE notification SET message = CAST(x'ff' AS TEXT) WHERE message = 'number 2'",
+        &["does not say what was accepted with entry 6"],
+    ),
+    ("UPDATE audit_content SET content = CAST(x'ff' AS TEXT)", &["the content of entry 14 was changed"]),
+    (
+        "INSERT INTO audit SELECT seq - 3, at, kind, actor, tenant, notification, ordinal, channel_id, details, seal, hash \
+         FROM audit WHERE seq IN (2, 3)",
+        &["entry -1 was inserted", "entry 0 was inserted"],
+    ),
 ];
 
 #[tokio::test]

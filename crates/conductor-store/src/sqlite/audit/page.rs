@@ -1,10 +1,11 @@
 //! Reading the log, newest first: block after block, and of a tenant only the blocks in which it has entries.
 
 use conductor_core::audit::{AuditEntry, AuditFilter, AuditPage, Hash};
-use conductor_core::{ChannelId, NotificationId, TenantId, Timestamp};
-use rusqlite::{Connection, OptionalExtension, Row};
+use conductor_core::{AuditKind, ChannelId, NotificationId, TenantId};
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, Error, Row};
 
-use super::{BLOCK, CLOCK_SLACK};
+use super::BLOCK;
 use crate::sqlite::rows;
 
 /// The most entries that one page looks at before it ends, however few have fitted.
@@ -16,24 +17,55 @@ const PAGE_MAX_BYTES: usize = 1024 * 1024;
 pub(crate) const ENTRY_COLUMNS: &str = "a.seq, a.at, a.kind, a.actor, a.tenant, a.notification, a.ordinal, \
      a.channel_id, a.details, a.seal, c.content, a.hash";
 
-/// Reads an entry. What is no hash is read as one that fits nothing.
-pub(crate) fn entry(row: &Row<'_>) -> rusqlite::Result<AuditEntry> {
-    let id = |column| row.get::<_, Option<[u8; 16]>>(column);
+/// Reads an entry, and whether each of its fields could be read. One that cannot be, which only somebody else can have
+/// written, is left out or shown as far as it goes: it must hide neither itself nor the other entries. What is no hash is
+/// read as one that fits nothing. The content does not count: its seal tells of it.
+pub(crate) fn entry(row: &Row<'_>) -> rusqlite::Result<(AuditEntry, bool)> {
+    let mut is_whole = true;
     let hash = |bytes: Vec<u8>| Hash::try_from(bytes).unwrap_or_default();
-    Ok(AuditEntry {
+    let whole = &mut is_whole;
+    let entry = AuditEntry {
         seq: row.get::<_, i64>(0)?.cast_unsigned(),
         at: rows::time(row, 1)?,
-        kind: row.get(2)?,
-        actor: row.get(3)?,
-        tenant: id(4)?.map(TenantId::from_bytes),
-        notification: id(5)?.map(NotificationId::from_bytes),
-        ordinal: row.get(6)?,
-        channel: id(7)?.map(ChannelId::from_bytes),
-        details: row.get(8)?,
-        seal: row.get::<_, Option<Vec<u8>>>(9)?.map(hash),
-        content: row.get(10)?,
-        hash: row.get(11).map(hash)?,
+        kind: text(row, 2, whole)?.unwrap_or_default(),
+        actor: text(row, 3, whole)?.unwrap_or_default(),
+        tenant: if_readable(row.get(4), whole)?.map(TenantId::from_bytes),
+        notification: if_readable(row.get(5), whole)?.map(NotificationId::from_bytes),
+        ordinal: if_readable(row.get(6), whole)?,
+        channel: if_readable(row.get(7), whole)?.map(ChannelId::from_bytes),
+        details: text(row, 8, whole)?,
+        seal: if_readable(row.get(9), whole)?.map(hash),
+        content: text(row, 10, &mut true)?,
+        hash: if_readable(row.get(11), whole)?.map(hash).unwrap_or_default(),
+    };
+    Ok((entry, is_whole))
+}
+
+/// Whether a value was read, but is none of its column. Everything else is damage of the file.
+pub(crate) fn is_unreadable(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::FromSqlConversionFailure(..)
+            | Error::IntegralValueOutOfRange(..)
+            | Error::InvalidColumnType(..)
+            | Error::Utf8Error(..)
+    )
+}
+
+fn if_readable<T>(found: rusqlite::Result<Option<T>>, is_whole: &mut bool) -> rusqlite::Result<Option<T>> {
+    found.or_else(|error| {
+        *is_whole = false;
+        if is_unreadable(&error) { Ok(None) } else { Err(error) }
     })
+}
+
+fn text(row: &Row<'_>, column: usize, is_whole: &mut bool) -> rusqlite::Result<Option<String>> {
+    if let ValueRef::Text(bytes) = row.get_ref(column)? {
+        let text = String::from_utf8_lossy(bytes);
+        *is_whole &= std::str::from_utf8(bytes).is_ok();
+        return Ok(Some(text.into_owned()));
+    }
+    if_readable(row.get(column), is_whole)
 }
 
 /// A part of the log, newest first: a tenant's, or all of it.
@@ -50,24 +82,20 @@ pub(crate) fn read(
     let number = |row: &Row<'_>, column| row.get::<_, i64>(column).map(i64::cast_unsigned);
     let (head, removed, fed) =
         snapshot.query_row(sql, [], |row| Ok((number(row, 0)?, number(row, 1)?, number(row, 2)?)))?;
-    let at_least = |at: Timestamp| first_from(&snapshot, removed + 1, head + 1, at);
-    let mut end = before.map_or(head + 1, |before| before.min(head + 1));
-    if let Some(to) = filter.to {
-        end = end.min(at_least(to)?);
-    }
-    let mut begin = removed + 1;
-    // An id may be a little ahead of a clock that was put back.
-    let made_at = filter.notification.map(|id| id.made_at().minus(CLOCK_SLACK));
-    if let Some(from) = filter.from.max(made_at) {
-        begin = begin.max(at_least(from)?);
-    }
-    let blocks = Blocks { tenant, fed_below: (fed + 1) / BLOCK, begin };
-    let mut page = Page { tenant, filter, limit, items: Vec::new(), bytes: 0, looked_at: 0, next: None };
+    // A time is not searched for: the entries' times go back where the clock was put back.
+    let end = before.map_or(head + 1, |before| before.min(head + 1));
+    let begin = removed + 1;
+    let blocks = Blocks { tenant, fed_through: fed, begin };
+    let mut page =
+        Page { tenant, filter, limit, items: Vec::new(), bytes: 0, looked_at: 0, next: None, is_over: false };
     let mut above = end.div_ceil(BLOCK);
     while let Some(block) = blocks.below(&snapshot, above)? {
         let range = (begin.max(block * BLOCK), end.min((block + 1) * BLOCK));
         if !page.take(&snapshot, range)? {
             return Ok(AuditPage { items: page.items, next: page.next });
+        }
+        if page.is_over {
+            break;
         }
         above = block;
     }
@@ -77,8 +105,8 @@ pub(crate) fn read(
 /// The blocks that may hold something.
 struct Blocks {
     tenant: Option<TenantId>,
-    /// The index knows of the blocks before this one.
-    fed_below: u64,
+    /// The index knows of the entries up to this one.
+    fed_through: u64,
     begin: u64,
 }
 
@@ -87,7 +115,7 @@ impl Blocks {
     fn below(&self, connection: &Connection, block: u64) -> rusqlite::Result<Option<u64>> {
         let first = self.begin / BLOCK;
         let found = match (block.checked_sub(1), &self.tenant) {
-            (Some(last), Some(tenant)) if last < self.fed_below => {
+            (Some(last), Some(tenant)) if is_fed(last, self.fed_through) => {
                 let sql = "SELECT max(block) FROM audit_feed WHERE tenant = ?1 AND block <= ?2";
                 let row = (tenant.bytes(), last.cast_signed());
                 let found: Option<i64> = connection.prepare_cached(sql)?.query_row(row, |row| row.get(0))?;
@@ -99,6 +127,11 @@ impl Blocks {
     }
 }
 
+/// Whether this block is one of those that the index knows, if it is fed up to this entry.
+pub(crate) fn is_fed(block: u64, fed_through: u64) -> bool {
+    block < (fed_through + 1) / BLOCK
+}
+
 /// A page that is being filled.
 struct Page<'a> {
     tenant: Option<TenantId>,
@@ -108,6 +141,8 @@ struct Page<'a> {
     bytes: usize,
     looked_at: u64,
     next: Option<u64>,
+    /// Nothing before can fit.
+    is_over: bool,
 }
 
 impl Page<'_> {
@@ -128,11 +163,17 @@ impl Page<'_> {
             if self.tenant.is_some_and(|tenant| !is_of(row, tenant)) {
                 continue;
             }
-            let entry = entry(row)?;
+            let (entry, _) = entry(row)?;
+            // A notification's first entry is that it was accepted: the rest of a long log need not be looked at.
+            let is_first = entry.notification.is_some() && entry.notification == self.filter.notification;
+            self.is_over = is_first && entry.kind == AuditKind::Accepted.as_str();
             if self.filter.takes(&entry) {
                 self.bytes += entry.details.as_ref().map_or(0, String::len);
                 self.bytes += entry.content.as_ref().map_or(0, String::len);
                 self.items.push(entry);
+            }
+            if self.is_over {
+                break;
             }
         }
         Ok(true)
@@ -141,20 +182,4 @@ impl Page<'_> {
 
 fn is_of(row: &Row<'_>, tenant: TenantId) -> bool {
     row.get_ref(4).is_ok_and(|value| value.as_blob().is_ok_and(|bytes| bytes == tenant.bytes()))
-}
-
-/// The first entry of these that was written at this time or later, as far as their times go up.
-pub(crate) fn first_from(connection: &Connection, begin: u64, end: u64, at: Timestamp) -> rusqlite::Result<u64> {
-    let mut statement = connection.prepare_cached("SELECT at FROM audit WHERE seq = ?1")?;
-    let (mut low, mut high) = (begin, end);
-    while low < high {
-        let middle = low + (high - low) / 2;
-        let written = statement.query_row([middle.cast_signed()], |row| rows::time(row, 0)).optional()?;
-        if written.is_some_and(|written| written < at) {
-            low = middle + 1;
-        } else {
-            high = middle;
-        }
-    }
-    Ok(low)
 }

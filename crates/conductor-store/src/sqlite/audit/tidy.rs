@@ -77,7 +77,8 @@ pub(crate) fn look(
                WHERE c.seq > ?1 ORDER BY c.seq LIMIT ?2";
     let mut statement = snapshot.prepare_cached(sql)?;
     let read = |row: &Row<'_>| {
-        let tenant = row.get::<_, Option<[u8; 16]>>(2)?.map(TenantId::from_bytes);
+        // What is no id, because somebody changed it, must not keep the other content from going.
+        let tenant = row.get::<_, Option<[u8; 16]>>(2).ok().flatten().map(TenantId::from_bytes);
         Ok((row.get::<_, i64>(0)?, rows::time(row, 1)?, tenant))
     };
     let found: Vec<_> = statement.query_map((from, rows::count(LOOK_MAX)), read)?.collect::<rusqlite::Result<_>>()?;
