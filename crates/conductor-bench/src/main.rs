@@ -38,7 +38,7 @@ fn main() -> Result<()> {
 /// The server under test lies beside this program, unless an argument names another.
 fn conductor() -> Result<PathBuf> {
     if let Some(path) = std::env::args().nth(1) {
-        return Ok(path.into());
+        return Ok(std::fs::canonicalize(path)?);
     }
     let here = std::env::current_exe()?;
     let path = here.parent().context("a program lies in a folder")?.join("conductor");

@@ -40,7 +40,7 @@ pub(crate) enum Failure {
     Excess {
         /// The time.
         wait: Duration,
-        /// Whether none before was, since the last that was answered plainly.
+        /// Whether none before was, since the address was free of all its failures.
         is_first: bool,
     },
 }
@@ -60,7 +60,8 @@ impl Failures {
         let counter = &self.counters[self.place(address)];
         let (now, interval) = (millis(elapsed), millis(INTERVAL));
         let change = |found: u64| match step(found & !TOLD, now, interval, BURST) {
-            Ok(free_at) => free_at & !TOLD,
+            // Whoever goes on and on is told of once, not each time that one of his failures is answered plainly.
+            Ok(free_at) => free_at & !TOLD | if found & !TOLD > now { found & TOLD } else { 0 },
             Err(_) => found | TOLD,
         };
         let before = counter.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |found| Some(change(found)));
@@ -103,7 +104,7 @@ mod tests {
         assert!((0..BURST).all(|_| at(0) == Failure::Plain));
         let excess = |seconds, is_first| Failure::Excess { wait: Duration::from_secs(seconds), is_first };
         assert_eq!([at(0), at(0), at(1)], [excess(2, true), excess(2, false), excess(1, false)]);
-        assert_eq!([at(2), at(2)], [Failure::Plain, excess(2, true)]);
+        assert_eq!([at(2), at(2)], [Failure::Plain, excess(2, false)]);
         assert!((0..BURST).all(|_| at(1_000) == Failure::Plain));
         assert_eq!(at(1_000), excess(2, true));
     }
