@@ -12,11 +12,11 @@ use conductor_core::{
     Channel, ChannelId, EndpointId, Health, Keep, Limits, Rate, Retention, RetryPolicy, Standing, TenantId,
 };
 use futures_util::FutureExt as _;
-use ring::digest::{SHA256, digest};
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use url::Url;
 
+use crate::config::sha256::sha256;
 use crate::config::{Lasting, TenantConfig};
 use crate::registry::endpoint::Endpoint;
 use crate::registry::fingerprint::{ChannelPrints, Fingerprint};
@@ -116,12 +116,12 @@ pub struct InUse(#[expect(dead_code, reason = "it counts as long as it lives")] 
 impl Registry {
     /// The tenant that this key belongs to. Costs the same however many tenants there are.
     pub fn tenant_of_key(&self, key: &str) -> Option<&Arc<Tenant>> {
-        self.tenants.get(self.keys.get(&hash(key))?)
+        self.tenants.get(self.keys.get(&sha256(key.as_bytes()))?)
     }
 
     /// Whether this is the operator's key. None where no such key is configured.
     pub fn is_admin_key(&self, key: &str) -> Option<bool> {
-        self.admin.map(|admin| admin == hash(key))
+        self.admin.map(|admin| admin == sha256(key.as_bytes()))
     }
 
     /// A tenant.
@@ -241,11 +241,4 @@ fn retention(others: Keep, tenants: &[TenantConfig]) -> Retention {
         (tenant.id, Keep { whole, content: tenant.redact_after.or(others.content) })
     };
     Retention { others, tenants: tenants.iter().map(keep).collect() }
-}
-
-fn hash(key: &str) -> KeyHash {
-    let digest = digest(&SHA256, key.as_bytes());
-    let mut hash = [0; 32];
-    hash.copy_from_slice(digest.as_ref());
-    hash
 }

@@ -42,23 +42,11 @@ fn as_typed(text: &str, allow_mentions: bool) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::markdown::properties::shown_of_discord;
     use proptest::prelude::*;
 
     fn escaped(text: &str) -> String {
         as_typed(text, false)
-    }
-
-    /// What Discord shows of an escaped text: a backslash before anything but letters, digits and blanks vanishes.
-    fn shown(text: &str) -> String {
-        let mut out = String::new();
-        let mut letters = text.chars().peekable();
-        while let Some(letter) = letters.next() {
-            match letters.peek() {
-                Some(next) if letter == '\\' && next.is_ascii_punctuation() => out.extend(letters.next()),
-                _ => out.push(letter),
-            }
-        }
-        out
     }
 
     #[test]
@@ -89,7 +77,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_shown_is_what_was_typed(text in r"[a-z0-9 \n*_~`|<>#\[\]().+@-]{0,60}") {
-            prop_assert_eq!(shown(&escaped(&text)), text);
+            prop_assert_eq!(shown_of_discord(&escaped(&text)), text);
         }
 
         #[test]

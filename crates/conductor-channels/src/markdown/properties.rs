@@ -151,7 +151,7 @@ fn shown_of_markdown(text: &str) -> Result<String, String> {
 }
 
 /// What Discord shows: a backslash before anything but letters, digits and blanks vanishes.
-fn shown_of_discord(text: &str) -> String {
+pub(crate) fn shown_of_discord(text: &str) -> String {
     let mut out = String::new();
     let mut letters = text.chars().peekable();
     while let Some(letter) = letters.next() {

@@ -44,7 +44,6 @@ pub(crate) struct StateChange<'a> {
     /// What it is now.
     pub(crate) status: Status,
     /// Since when.
-    #[allow(dead_code, reason = "the audit log has the time of writing; what else hangs on to changes needs this one")]
     pub(crate) at: Timestamp,
     /// Why.
     pub(crate) cause: Cause<'a>,

@@ -19,6 +19,7 @@ pub mod report;
 mod resolve;
 pub mod schema;
 pub mod settings;
+pub mod sha256;
 mod shape;
 mod source;
 mod tenants;

@@ -7,7 +7,9 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use ring::digest::{Context, SHA256, digest};
+use ring::digest::{Context, SHA256};
+
+use super::sha256::sha256;
 
 /// So many bytes of the three files' hash are told: enough to tell two configurations apart.
 const HASH_TOLD_BYTES: usize = 6;
@@ -27,13 +29,13 @@ struct Reading {
 impl Readings {
     /// Of this file so much was read at the most, and this was in it; none where it could not be read.
     pub(super) fn note(&mut self, path: &Path, most: u64, content: Option<&[u8]>) {
-        self.0.insert(path.to_owned(), Reading { most, content: content.map(hash) });
+        self.0.insert(path.to_owned(), Reading { most, content: content.map(sha256) });
     }
 
     /// The same files as they are now.
     pub fn again(&self) -> Self {
         let again = |(path, reading): (&PathBuf, &Reading)| {
-            let content = read(path, reading.most).map(|content| hash(&content));
+            let content = read(path, reading.most).map(|content| sha256(&content));
             (path.clone(), Reading { content, ..*reading })
         };
         Self(self.0.iter().map(again).collect())
@@ -63,12 +65,6 @@ impl Readings {
         }
         told
     }
-}
-
-fn hash(content: &[u8]) -> [u8; 32] {
-    let mut hash = [0; 32];
-    hash.copy_from_slice(digest(&SHA256, content).as_ref());
-    hash
 }
 
 fn read(path: &Path, most: u64) -> Option<Vec<u8>> {

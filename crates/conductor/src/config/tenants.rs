@@ -3,7 +3,6 @@
 use std::collections::{BTreeSet, HashMap};
 
 use conductor_core::{Secret, TenantId};
-use ring::digest::{SHA256, digest};
 use serde_json::Value;
 
 use super::callbacks::read_callbacks;
@@ -12,6 +11,7 @@ use super::environment::{Environment, Lookup};
 use super::hopeless::warn_of_room;
 use super::model::{Lasting, TenantConfig};
 use super::report::{Fault, Report};
+use super::sha256::sha256;
 use super::shape::{Shape, report_misfits};
 use super::values::{KEPT, Reader};
 use super::variables::{self, NotHeld};
@@ -158,7 +158,8 @@ fn report_key(
         report.add(document.error(place, found).expected("a key of the tenant's own").help(KEY_HELP));
     }
     let owner = (place.to_owned(), tenant.to_owned());
-    if let Some((other, other_name)) = keys.owners.insert(hash(key), owner)
+    // By their hash, so that the table holds no copies of keys.
+    if let Some((other, other_name)) = keys.owners.insert(sha256(key.expose().as_bytes()), owner)
         && other != place
     {
         let found = format!("the key in {shown} is the key of the tenant \"{other_name}\" too");
@@ -166,13 +167,6 @@ fn report_key(
             format!("give one of the two another key; the other is in line {}. {KEY_HELP}", document.line(&other));
         report.add(document.error(place, found).expected("a key that names one tenant only").help(help));
     }
-}
-
-/// Keys are compared by their hash, so that the table holds no copies of them.
-fn hash(key: &Secret) -> [u8; 32] {
-    let mut hash = [0; 32];
-    hash.copy_from_slice(digest(&SHA256, key.expose().as_bytes()).as_ref());
-    hash
 }
 
 const STRONG: &str = "at least 32 characters, drawn at random";

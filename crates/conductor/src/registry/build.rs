@@ -13,7 +13,8 @@ use super::endpoint::Endpoint;
 use super::fingerprint::{self, ChannelPrints};
 use super::limit::RequestLimit;
 use super::plan::Version;
-use super::{LiveChannel, Registry, Tenant, hash, retention};
+use super::{LiveChannel, Registry, Tenant, retention};
+use crate::config::sha256::sha256;
 use crate::config::{ChannelConfig, Configuration, TenantConfig};
 
 /// What channels are made with.
@@ -62,7 +63,7 @@ impl Registry {
         let mut registry = Self {
             tenants: HashMap::new(),
             keys: HashMap::new(),
-            admin: configuration.admin_key.map(|key| hash(key.expose())),
+            admin: configuration.admin_key.map(|key| sha256(key.expose().as_bytes())),
             channels: HashMap::new(),
             endpoints: HashMap::new(),
             retention: Arc::new(retention(configuration.keep, &configuration.tenants)),
@@ -87,7 +88,7 @@ impl Registry {
     ) {
         let print = fingerprint::of_tenant(&config);
         let TenantConfig { id, name, keys, weight, requests, queued, bytes, .. } = config;
-        self.keys.extend(keys.iter().map(|key| (hash(key.expose()), id)));
+        self.keys.extend(keys.iter().map(|key| (sha256(key.expose().as_bytes()), id)));
         self.channels.extend(channels.iter().map(|channel| (channel.id, Arc::clone(channel))));
         self.endpoints.extend(endpoints.iter().map(|endpoint| (endpoint.id, Arc::clone(endpoint))));
         // What is used up of a limit stays used up.
