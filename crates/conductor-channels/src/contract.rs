@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use conductor_core::{
@@ -14,7 +14,8 @@ use conductor_core::{
 };
 use ipnet::IpNet;
 use serde_json::{Map, Value};
-use tracing::subscriber::DefaultGuard;
+use tracing::Dispatch;
+use tracing::subscriber::{DefaultGuard, NoSubscriber};
 use url::Url;
 use uuid::Uuid;
 
@@ -172,7 +173,12 @@ impl Write for Logs {
 }
 
 /// Keeps every log line of this thread, down to the finest level.
+///
+/// While only one subscriber lives, what another thread logs first is taken as wanted by nobody, for all threads. So a
+/// second one, which wants nothing, lives as long as the tests.
 pub(crate) fn captured() -> (Logs, DefaultGuard) {
+    static SECOND: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(NoSubscriber::new()));
+    LazyLock::force(&SECOND);
     let logs = Logs::default();
     let writer = logs.clone();
     let subscriber = tracing_subscriber::fmt()
