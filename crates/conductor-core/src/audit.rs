@@ -191,6 +191,9 @@ impl AuditEvent {
     }
 }
 
+/// Most details take no more, in bytes.
+const DETAILS_USUAL_BYTES: usize = 64;
+
 impl Details {
     /// Nothing yet.
     pub fn new() -> Self {
@@ -199,10 +202,12 @@ impl Details {
 
     /// Adds a fact. `value` is escaped as JSON wants it.
     #[must_use]
-    pub fn text(self, name: &str, value: &str) -> Self {
+    pub fn text(mut self, name: &str, value: &str) -> Self {
         // Nearly all are words and numbers, and they are written for every notification.
         if value.bytes().all(|byte| byte >= b' ' && byte != b'"' && byte != b'\\') {
-            return self.raw(name, format_args!("\"{value}\""));
+            self.begin(name);
+            self.0.extend(["\"", value, "\"}"]);
+            return self;
         }
         let value = serde_json::to_string(value).expect("a text is JSON");
         self.raw(name, value)
@@ -237,14 +242,21 @@ impl Details {
 
     /// `value` prints itself as JSON.
     fn raw(mut self, name: &str, value: impl fmt::Display) -> Self {
+        self.begin(name);
+        write!(self.0, "{value}}}").expect("a text takes everything");
+        self
+    }
+
+    /// What stands before a value.
+    fn begin(&mut self, name: &str) {
         if self.0.is_empty() {
+            self.0.reserve(DETAILS_USUAL_BYTES);
             self.0.push('{');
         } else {
             self.0.pop();
             self.0.push(',');
         }
-        write!(self.0, "\"{name}\":{value}}}").expect("a text takes everything");
-        self
+        self.0.extend(["\"", name, "\":"]);
     }
 
     /// A JSON object; none if nothing was added.

@@ -14,18 +14,20 @@ use conductor_core::store::BATCH_MAX;
 use conductor_core::{Actor, Draft, Retention, StoreError, TenantId, Timestamp};
 use ring::digest::{SHA256, digest};
 use ring::rand::{SecureRandom as _, SystemRandom};
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, OptionalExtension, Row, Statement, params};
 
 use super::SqliteStore;
 use super::rows;
 use super::work::Work;
 use super::writer::Command;
 
+mod index;
 pub(crate) mod page;
 mod tidy;
 
 #[cfg(test)]
 mod tests;
+pub(crate) use index::{AuditIndex, Touch};
 #[cfg(test)]
 pub(crate) use tidy::look;
 pub(crate) use tidy::{AuditTidy, tidy};
@@ -45,9 +47,17 @@ pub(crate) struct Head {
     at: Timestamp,
 }
 
+/// Where a transaction has left the log.
+pub(crate) struct Tail {
+    pub(crate) head: Head,
+    /// Where it has added something of a tenant.
+    pub(crate) touched: Vec<Touch>,
+}
+
 /// The chain's end, as one transaction moves it on.
 pub(crate) struct Ledger<'a> {
     began_at: u64,
+    touched: RefCell<Vec<Touch>>,
     head: Cell<Head>,
     now: Timestamp,
     sealer: &'a Sealer,
@@ -96,11 +106,17 @@ impl<'a> Ledger<'a> {
     pub(crate) fn behind(head: Head, now: Timestamp, sealer: &'a Sealer) -> Self {
         let is_late = now < head.at && head.at.since(now) <= CLOCK_SLACK;
         let now = if is_late { head.at } else { now };
-        Self { began_at: head.seq, head: Cell::new(head), now, sealer, room: RefCell::default() }
+        let (touched, room) = (RefCell::default(), RefCell::default());
+        Self { began_at: head.seq, touched, head: Cell::new(head), now, sealer, room }
     }
 
-    /// Adds an entry at the end.
-    pub(crate) fn append(&self, connection: &Connection, event: &AuditEvent) -> rusqlite::Result<()> {
+    /// Adds an entry at the end, by a statement that was made of [`INSERT`].
+    pub(crate) fn append(
+        &self,
+        connection: &Connection,
+        insert: &mut Statement<'_>,
+        event: &AuditEvent,
+    ) -> rusqlite::Result<()> {
         let head = self.head.get();
         let seq = head.seq + 1;
         let kept = match &event.content {
@@ -125,9 +141,7 @@ impl<'a> Ledger<'a> {
             seal: seal.as_ref(),
         };
         let hash = fields.hash(&head.hash, &mut self.room.borrow_mut());
-        let sql = "INSERT INTO audit (seq, at, kind, actor, tenant, notification, ordinal, channel_id, details, seal, \
-                   hash) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
-        connection.prepare_cached(sql)?.execute(params![
+        insert.execute(params![
             seq.cast_signed(),
             fields.at.millis(),
             fields.kind,
@@ -146,19 +160,29 @@ impl<'a> Ledger<'a> {
             connection.prepare_cached(sql)?.execute((seq.cast_signed(), salt, content))?;
         }
         self.head.set(Head { seq, hash, at: fields.at });
+        if let Some(tenant) = event.tenant {
+            let (touch, mut touched) = (Touch::of(tenant, seq), self.touched.borrow_mut());
+            if touched.last() != Some(&touch) {
+                touched.push(touch);
+            }
+        }
         Ok(())
     }
 
     /// Writes where the chain ends now. To be done last.
-    pub(crate) fn finish(&self, connection: &Connection) -> rusqlite::Result<Head> {
+    pub(crate) fn finish(self, connection: &Connection) -> rusqlite::Result<Tail> {
         let head = self.head.get();
         if head.seq > self.began_at {
             let sql = "UPDATE audit_state SET head_seq = ?1, head_hash = ?2 WHERE id = 1";
             connection.prepare_cached(sql)?.execute((head.seq.cast_signed(), head.hash))?;
         }
-        Ok(head)
+        Ok(Tail { head, touched: self.touched.into_inner() })
     }
 }
+
+/// Adds an entry.
+pub(crate) const INSERT: &str = "INSERT INTO audit (seq, at, kind, actor, tenant, notification, ordinal, channel_id, \
+     details, seal, hash) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
 
 /// The last entry. What somebody inserted before the first is none.
 const LAST: &str = "SELECT seq, hash, at FROM audit WHERE seq = (SELECT max(seq) FROM audit WHERE seq > 0)";
@@ -197,38 +221,6 @@ fn removed_through(connection: &Connection) -> rusqlite::Result<u64> {
     connection
         .query_row("SELECT removed_through FROM audit_state WHERE id = 1", [], |row| row.get::<_, i64>(0))
         .map(i64::cast_unsigned)
-}
-
-/// Writes in which blocks each tenant has entries, if at least `least` entries wait for that. `fed` is up to where that
-/// was done; none as long as nobody has looked.
-pub(crate) fn feed(
-    connection: &mut Connection,
-    fed: &mut Option<u64>,
-    head: &Head,
-    least: u64,
-) -> rusqlite::Result<()> {
-    let through = match *fed {
-        Some(through) => through,
-        None => {
-            let sql = "SELECT fed_through FROM audit_state WHERE id = 1";
-            *fed.insert(connection.query_row(sql, [], |row| row.get::<_, i64>(0))?.cast_unsigned())
-        }
-    };
-    if head.seq.saturating_sub(through) < least {
-        return Ok(());
-    }
-    let transaction = connection.transaction()?;
-    let sql = "INSERT OR IGNORE INTO audit_feed (tenant, block) \
-               SELECT DISTINCT tenant, seq / ?3 FROM audit WHERE seq > ?1 AND seq <= ?2 AND tenant IS NOT NULL \
-               ORDER BY tenant, seq / ?3";
-    let block = BLOCK.cast_signed();
-    transaction.prepare_cached(sql)?.execute((through.cast_signed(), head.seq.cast_signed(), block))?;
-    transaction
-        .prepare_cached("UPDATE audit_state SET fed_through = ?1 WHERE id = 1")?
-        .execute([head.seq.cast_signed()])?;
-    transaction.commit()?;
-    *fed = Some(head.seq);
-    Ok(())
 }
 
 /// Adds what is to be recorded. What is too long for an entry is left out of it; that something happened is not.

@@ -140,6 +140,7 @@ fn replay(
     if ended.is_none() && redirect.is_none() {
         let sql = "UPDATE pending SET expires_at = ?3 WHERE notification = ?1 AND ordinal = ?2";
         transaction.prepare_cached(sql)?.execute((key.notification.bytes(), key.ordinal, expires_at.millis()))?;
+        transaction.expires(expires_at);
         update_pending(transaction, &again)?;
         let status = rows::waiting_status(false, false, again.attempts, due, due);
         transaction.note_state(&StateChange::of(&again, status, due, cause))?;

@@ -19,7 +19,7 @@ use conductor_core::{
 use rusqlite::OptionalExtension;
 use tokio::sync::{Mutex, Notify, Semaphore, oneshot};
 
-use audit::Sealer;
+use audit::{AuditIndex, Sealer};
 use change::{Change, ChangeKind};
 pub use contents::Contents;
 pub use copies::{Copied, CopyError, back_up, restore};
@@ -111,10 +111,10 @@ impl SqliteStore {
         let lock = opening::lock(&directory.join(LOCK_FILE))?;
         let path = directory.join(FILE);
         let engine = |error| OpenError::of_engine(&path, error);
-        let mut connection = opening::connect(&path)?;
+        let connection = opening::connect(&path)?;
         let sealer = Arc::new(Sealer::new().ok_or_else(|| io(std::io::ErrorKind::Unsupported.into()))?);
         let memory = Arc::new(Memory::default());
-        let (unclean, head) = recovery::recover(&mut connection, &memory, clock.now(), &sealer).map_err(engine)?;
+        let (unclean, head) = recovery::recover(&connection, &memory, clock.now(), &sealer).map_err(engine)?;
         let sql = "SELECT value FROM meta WHERE name = 'feed_mark'";
         let mark: Option<[u8; 16]> = connection.query_row(sql, [], |row| row.get(0)).optional().map_err(engine)?;
         memory.lock().unfed = read::unfed(&connection, mark).map_err(engine)?;
@@ -133,6 +133,7 @@ impl SqliteStore {
         let failing = Arc::new(AtomicBool::new(false));
         let damage = Arc::new(Damage::default());
         let counts = Arc::new(Counts::default());
+        let audit_index = AuditIndex::load(&connection).map_err(engine)?;
         let writer = Writer {
             connection,
             memory: Arc::clone(&memory),
@@ -145,7 +146,7 @@ impl SqliteStore {
             clock: Arc::clone(&clock),
             sealer: Arc::clone(&sealer),
             head,
-            audit_fed: None,
+            audit_index,
         };
         let thread = writer.spawn(received, Arc::clone(&permits), lock);
         Ok(Self {

@@ -16,13 +16,13 @@ const LOST_FREELY: u32 = 3;
 /// Finds out how the last process ended. Attempts that it took with it are written down, so that a message which kills
 /// the process is slowed down from start to start instead of looping. Returns whether it died, and where the audit log ends.
 pub(crate) fn recover(
-    connection: &mut Connection,
+    connection: &Connection,
     memory: &Memory,
     now: Timestamp,
     sealer: &Sealer,
 ) -> rusqlite::Result<(bool, Head)> {
     let (head, broken) = audit::load_head(connection)?;
-    let transaction = Work::new(connection.transaction()?, Ledger::behind(head, now, sealer));
+    let transaction = Work::begin(connection, Ledger::behind(head, now, sealer))?;
     if let Some(broken) = broken {
         transaction.append(&broken)?;
     }
@@ -49,7 +49,7 @@ pub(crate) fn recover(
     } else {
         transaction.execute("UPDATE pending SET claimed = 0 WHERE claimed > 0", [])?;
     }
-    Ok((unclean, transaction.commit(memory)?))
+    Ok((unclean, transaction.commit(memory)?.head))
 }
 
 /// The deliveries of which the last process had written down that an attempt was about to be made.

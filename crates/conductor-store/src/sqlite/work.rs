@@ -1,6 +1,6 @@
 //! One transaction of the writer, and the one place through which every change of a delivery's state passes.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell, RefMut};
 use std::ops::Deref;
 
 use conductor_core::audit::{AuditKind, Content, Details};
@@ -8,22 +8,34 @@ use conductor_core::store::{Finished, NewNotification};
 use conductor_core::{
     Actor, AuditEvent, ChannelId, DeliveryKey, FailureReason, NotificationId, Priority, Status, TenantId, Timestamp,
 };
-use rusqlite::Transaction;
+use rusqlite::{CachedStatement, Connection, Transaction, TransactionBehavior};
 
-use super::audit::{Head, Ledger, Seal};
+use super::audit::{self, Ledger, Seal, Tail};
 use super::callbacks::{self, Moved};
 use super::memory::Memory;
 use super::weights::Weight;
-use super::write::Waiting;
+use super::write::{self, Waiting};
 
 /// A transaction, with what it has to tell of itself. It is rolled back unless it is committed.
 pub(crate) struct Work<'c> {
+    connection: &'c Connection,
     transaction: Transaction<'c>,
+    at_hand: AtHand<'c>,
     ledger: Ledger<'c>,
     /// What the present command has changed, in order.
     moved: RefCell<Vec<Moved>>,
     /// What will wait, or wait no longer, when it is committed.
     weights: RefCell<Vec<Weight>>,
+    /// When the first of what comes to wait expires.
+    expires_from: Cell<Timestamp>,
+}
+
+/// Statements that nearly every command needs: to look one up takes as long as to bind its values.
+#[derive(Default)]
+struct AtHand<'c> {
+    notification: RefCell<Option<CachedStatement<'c>>>,
+    pending: RefCell<Option<CachedStatement<'c>>>,
+    audit: RefCell<Option<CachedStatement<'c>>>,
 }
 
 impl<'c> Deref for Work<'c> {
@@ -84,8 +96,34 @@ impl<'a> StateChange<'a> {
 }
 
 impl<'c> Work<'c> {
-    pub(crate) fn new(transaction: Transaction<'c>, ledger: Ledger<'c>) -> Self {
-        Self { transaction, ledger, moved: RefCell::default(), weights: RefCell::default() }
+    /// Begins a transaction. No other may have begun on this connection.
+    pub(crate) fn begin(connection: &'c Connection, ledger: Ledger<'c>) -> rusqlite::Result<Self> {
+        let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
+        let (at_hand, moved, weights) = (AtHand::default(), RefCell::default(), RefCell::default());
+        let expires_from = Cell::new(Timestamp::MAX);
+        Ok(Self { connection, transaction, at_hand, ledger, moved, weights, expires_from })
+    }
+
+    /// The statement that adds a notification.
+    pub(crate) fn insert_notification(&self) -> rusqlite::Result<RefMut<'_, CachedStatement<'c>>> {
+        self.at_hand(&self.at_hand.notification, write::INSERT_NOTIFICATION)
+    }
+
+    /// The statement that adds a delivery of which nothing has been sent.
+    pub(crate) fn insert_pending(&self) -> rusqlite::Result<RefMut<'_, CachedStatement<'c>>> {
+        self.at_hand(&self.at_hand.pending, write::INSERT_PENDING)
+    }
+
+    fn at_hand<'a>(
+        &self,
+        place: &'a RefCell<Option<CachedStatement<'c>>>,
+        sql: &str,
+    ) -> rusqlite::Result<RefMut<'a, CachedStatement<'c>>> {
+        let mut place = place.borrow_mut();
+        if place.is_none() {
+            *place = Some(self.connection.prepare_cached(sql)?);
+        }
+        Ok(RefMut::map(place, |statement| statement.as_mut().expect("it was just put there")))
     }
 
     /// Every change of a delivery's state passes here.
@@ -109,19 +147,26 @@ impl<'c> Work<'c> {
         self.weights.borrow_mut().push(weight);
     }
 
+    /// Every time at which something that waits expires passes here.
+    pub(crate) fn expires(&self, at: Timestamp) {
+        self.expires_from.set(self.expires_from.get().min(at));
+    }
+
     /// Adds an entry to the audit log.
     pub(crate) fn append(&self, event: &AuditEvent) -> rusqlite::Result<()> {
-        self.ledger.append(&self.transaction, event)
+        self.ledger.append(self.connection, &mut *self.at_hand(&self.at_hand.audit, audit::INSERT)?, event)
     }
 
     /// Makes all that was written and noted last. Returns where the audit log ends then.
-    pub(crate) fn commit(self, memory: &Memory) -> rusqlite::Result<Head> {
-        let head = self.ledger.finish(&self.transaction)?;
-        let Self { transaction, weights, .. } = self;
+    pub(crate) fn commit(self, memory: &Memory) -> rusqlite::Result<Tail> {
+        let Self { transaction, at_hand, ledger, weights, expires_from, .. } = self;
+        drop(at_hand);
+        let tail = ledger.finish(&transaction)?;
         transaction.commit()?;
         let mut memory = memory.lock();
+        memory.expires(expires_from.get());
         weights.into_inner().into_iter().for_each(|weight| memory.weights.change(weight));
-        Ok(head)
+        Ok(tail)
     }
 }
 

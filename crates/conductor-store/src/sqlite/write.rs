@@ -111,8 +111,7 @@ fn accept(
         Some(key) => supersede(transaction, memory, notification, key)?,
         None => None,
     };
-    let mut insert = transaction.prepare_cached(INSERT_NOTIFICATION)?;
-    rows::insert_notification(&mut insert, notification, &seal.salt)?;
+    rows::insert_notification(&mut *transaction.insert_notification()?, notification, &seal.salt)?;
     let waiting = Waiting::first(notification);
     insert_pending(transaction, &waiting)?;
     let at = notification.accepted_at;
@@ -127,7 +126,8 @@ fn accept(
     Ok(Effect::Accepted(accepted, superseded))
 }
 
-const INSERT_NOTIFICATION: &str = "INSERT INTO notification (id, tenant, channel, channel_id, target, message, title, \
+/// Adds a notification, see [`rows::insert_notification`].
+pub(super) const INSERT_NOTIFICATION: &str = "INSERT INTO notification (id, tenant, channel, channel_id, target, message, title, \
      priority, format, data, metadata, key, fallback, accepted_at, send_at, expires_at, trace, salt) \
      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)";
 
@@ -292,16 +292,18 @@ impl Waiting {
     }
 }
 
+/// Adds a delivery, see [`insert_pending`].
+pub(super) const INSERT_PENDING: &str = "INSERT INTO pending (notification, ordinal, tenant, channel_id, channel, target, lane, priority, due_at, \
+     expires_at, attempts, failures, next_fallback, held, claimed, lost, bytes) \
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, 0, 0, 0, ?14)";
+
 /// Adds a delivery of which nothing has been sent yet.
 pub(super) fn insert_pending(transaction: &Work<'_>, waiting: &Waiting) -> rusqlite::Result<()> {
-    let sql = "INSERT INTO pending (notification, ordinal, tenant, channel_id, channel, target, lane, priority, due_at, \
-               expires_at, attempts, failures, next_fallback, held, claimed, lost, bytes) \
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, 0, 0, 0, ?14)";
     let (channel, target) = match &waiting.own {
         Some((channel, target)) => (Some(channel), target.as_ref()),
         None => (None, None),
     };
-    transaction.prepare_cached(sql)?.execute(params![
+    transaction.insert_pending()?.execute(params![
         waiting.key.notification.bytes(),
         waiting.key.ordinal,
         waiting.tenant.bytes(),
@@ -318,6 +320,7 @@ pub(super) fn insert_pending(transaction: &Work<'_>, waiting: &Waiting) -> rusql
         waiting.bytes.cast_signed(),
     ])?;
     transaction.weigh(Weight { tenant: waiting.tenant, bytes: waiting.bytes, comes: true });
+    transaction.expires(waiting.expires_at);
     Ok(())
 }
 

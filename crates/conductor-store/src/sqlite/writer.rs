@@ -18,10 +18,10 @@ use conductor_core::store::{
     Accepted, Expired, Finished, Lease, NewNotification, Progress, Queued, Settled, Transition, Unsettled,
 };
 use conductor_core::{AuditEvent, Clock, DeliveryKey, NotificationId, StoreError, TenantId, Timestamp};
-use rusqlite::{Connection, ErrorCode, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 
-use super::audit::{self, AuditTidy, Head, Ledger, Seal, Sealer};
+use super::audit::{AuditIndex, AuditTidy, Head, Ledger, Seal, Sealer, Tail};
 use super::callbacks::{CallbackChange, Called};
 use super::change::{Change, Touched};
 use super::damage::Damage;
@@ -97,8 +97,7 @@ pub(crate) struct Writer {
     pub(crate) sealer: Arc<Sealer>,
     /// Where the audit log ends.
     pub(crate) head: Head,
-    /// Up to where its index is written, as far as that is known.
-    pub(crate) audit_fed: Option<u64>,
+    pub(crate) audit_index: AuditIndex,
 }
 
 /// What a command came to; it takes effect in memory when the commit has succeeded.
@@ -221,14 +220,16 @@ impl Writer {
 
     fn try_write(&mut self, batch: &[Command]) -> rusqlite::Result<Vec<Effect>> {
         let ledger = Ledger::behind(self.head, self.clock.now(), &self.sealer);
-        let work = Work::new(self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?, ledger);
+        let work = Work::begin(&self.connection, ledger)?;
         let mut effects = Vec::with_capacity(batch.len());
         for command in batch {
             effects.push(write::apply(&work, &self.memory, self.fed_through, command)?);
             work.tell(&self.memory)?;
         }
         let began = Instant::now();
-        self.head = work.commit(&self.memory)?;
+        let Tail { head, touched } = work.commit(&self.memory)?;
+        self.head = head;
+        self.audit_index.add(touched);
         let took = began.elapsed();
         self.counts.committed(took, batch.len());
         let mut is_usual = true;
@@ -360,7 +361,7 @@ impl Writer {
 
     /// Writes the tenants' feeds, each if at least `least` wait for it.
     pub(crate) fn feed(&mut self, least: usize) {
-        if let Err(error) = audit::feed(&mut self.connection, &mut self.audit_fed, &self.head, least as u64) {
+        if let Err(error) = self.audit_index.feed(&mut self.connection, &self.head, least as u64) {
             self.damage.note(&error);
             tracing::warn!(%error, "The audit log's index could not be written; it is tried again");
         }
