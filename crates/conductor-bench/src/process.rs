@@ -13,6 +13,9 @@ use tempfile::TempDir;
 const KEY: &str = "bench-key-0123456789abcdef0123456789abcdef";
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
+/// In which Linux counts processor time for programs.
+const TICKS_PER_SECOND: f64 = 100.0;
+
 /// A running server; killed when it is dropped.
 pub(crate) struct Process {
     child: Child,
@@ -83,6 +86,14 @@ impl Process {
         let line = status.lines().find(|line| line.starts_with("VmRSS")).context("no VmRSS")?;
         let kilobytes: f64 = line.split_whitespace().nth(1).context("no number")?.parse()?;
         Ok(kilobytes / 1024.0)
+    }
+
+    /// The processor time that it has taken so far, in seconds.
+    pub(crate) fn cpu(&self) -> Result<f64> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
+        let fields = stat.rsplit(')').next().context("no fields")?;
+        let ticks = fields.split_whitespace().skip(11).take(2).map(str::parse::<u64>).sum::<Result<u64, _>>()?;
+        Ok(ticks as f64 / TICKS_PER_SECOND)
     }
 
     /// Stops it as an operator would, and waits.

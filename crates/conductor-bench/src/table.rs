@@ -141,9 +141,14 @@ async fn against(program: &Path, time: Duration) -> Result<()> {
                 measured.add(load::run(server.address, 64, time / SLICES, requests).await?);
             }
         }
+        let mut costs = [0.0; 2];
+        for ((cost, (server, ..)), measured) in costs.iter_mut().zip(&servers).zip(&measured) {
+            *cost = server.cpu()? / measured.count() as f64 * 1e6;
+        }
         let [this, that] = measured.map(|measured| measured.per_second());
         show(&format!("64 connections: {name} a second (the other build)"), &format!("{this:.0} ({that:.0})"), "");
         show("    against the other build", &format!("{:.3}", this / that), "");
+        show("    processor time for each, µs (the other build)", &format!("{:.1} ({:.1})", costs[0], costs[1]), "");
     }
     Ok(())
 }
