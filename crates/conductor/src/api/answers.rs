@@ -27,7 +27,7 @@ use crate::registry::{LiveChannel, Tenant};
     "tenantName": "Default Tenant", "channel": "discord", "channelId": "01943c2a-7c3e-7000-8000-0000000000c1",
     "message": "Test notification", "priority": "high", "timestamp": "2024-01-15T10:30:00.000Z", "status": "queued"
 }))]
-pub(crate) struct AcceptedAnswer {
+pub(crate) struct AcceptedAnswer<'a> {
     /// Always true: it is stored and will be sent, or told as failed.
     success: bool,
     /// Its id.
@@ -37,14 +37,14 @@ pub(crate) struct AcceptedAnswer {
     #[schema(value_type = Uuid)]
     tenant_id: TenantId,
     /// The tenant's name.
-    tenant_name: String,
+    tenant_name: &'a str,
     /// The channel's type.
-    channel: String,
+    channel: &'a str,
     /// The channel.
     #[schema(value_type = Uuid)]
     channel_id: ChannelId,
     /// The text.
-    message: String,
+    message: &'a str,
     /// How urgent.
     #[schema(value_type = PriorityWord)]
     priority: Priority,
@@ -56,17 +56,17 @@ pub(crate) struct AcceptedAnswer {
     status: Status,
 }
 
-impl AcceptedAnswer {
+impl<'a> AcceptedAnswer<'a> {
     /// The answer for a notification in this status.
-    pub(crate) fn new(tenant: &Tenant, notification: &Draft, status: Status) -> Self {
+    pub(crate) fn new(tenant: &'a Tenant, notification: &'a Draft, status: Status) -> Self {
         Self {
             success: true,
             id: notification.id,
             tenant_id: tenant.id,
-            tenant_name: tenant.name.clone(),
-            channel: notification.channel.clone(),
+            tenant_name: &tenant.name,
+            channel: &notification.channel,
             channel_id: notification.channel_id,
-            message: notification.message.clone(),
+            message: &notification.message,
             priority: notification.priority,
             timestamp: notification.accepted_at,
             status,

@@ -1,12 +1,17 @@
 //! Bodies: media type, size, time, JSON. Every maximum of the way in stands here.
 
 use std::cell::Cell;
+use std::convert::Infallible;
 use std::fmt;
+use std::pin::pin;
 use std::time::Duration;
 
 use axum::body::Body;
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt;
 use http_body_util::BodyExt;
 use serde::de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
@@ -17,6 +22,8 @@ use crate::api::error::{ApiError, ErrorKind};
 pub(crate) const SINGLE_MAX_BYTES: usize = 256 * 1024;
 /// The largest body of a batch, in bytes.
 pub(crate) const BATCH_MAX_BYTES: usize = 16 * 1024 * 1024;
+/// The media type of nearly every body.
+const JSON: &str = "application/json";
 /// The most JSON values in a body. A value takes many times the two bytes that it may be written with.
 const VALUES_MAX: usize = 500_000;
 /// How long a body may take to arrive.
@@ -25,6 +32,18 @@ const ARRIVAL_MAX: Duration = Duration::from_secs(30);
 const DRAIN_MAX_BYTES: usize = 16 * 1024 * 1024;
 /// How long that may take.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
+
+/// A request's headers, taken out of it: nobody else needs them, so that they need not be copied. In a place of their
+/// own, because what a request holds while it waits is moved a few times.
+pub(crate) struct Headers(pub(crate) Box<HeaderMap>);
+
+impl<S: Send + Sync> FromRequestParts<S> for Headers {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(Self(Box::new(std::mem::take(&mut parts.headers))))
+    }
+}
 
 /// Reads a body that has to be there and to be JSON by its media type.
 pub(crate) async fn read(headers: &HeaderMap, body: Body, max: usize) -> Result<Bytes, ApiError> {
@@ -53,9 +72,12 @@ fn check_media_type(headers: &HeaderMap) -> Result<(), ApiError> {
         let error = "The request has no Content-Type. Send JSON with \"Content-Type: application/json\".";
         return Err(ApiError::new(ErrorKind::MediaType, error));
     };
+    if found == JSON {
+        return Ok(());
+    }
     let text = String::from_utf8_lossy(found.as_bytes());
     let essence = text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    if essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json")) {
+    if essence == JSON || (essence.starts_with("application/") && essence.ends_with("+json")) {
         return Ok(());
     }
     let shown: String = essence.chars().take(80).collect();
@@ -66,30 +88,45 @@ fn check_media_type(headers: &HeaderMap) -> Result<(), ApiError> {
 async fn collect(headers: &HeaderMap, mut body: Body, max: usize) -> Result<Bytes, ApiError> {
     let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     if announced.is_some_and(|length| length > max as u64) {
-        return Err(too_large(headers, body, max).await);
+        return Err(Box::pin(too_large(headers, body, max)).await);
     }
-    let arrival = async {
-        let mut raw = BytesMut::new();
-        while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|_| ApiError::new(ErrorKind::Invalid, "The body broke off before its end."))?;
-            if let Ok(data) = frame.into_data() {
-                if raw.len() + data.len() > max {
-                    return Ok(None);
-                }
-                raw.extend_from_slice(&data);
-            }
+    let arrived = {
+        let mut arrival = pin!(gather(&mut body, max));
+        // Most bodies come together with their heads, and need no timer.
+        match arrival.as_mut().now_or_never() {
+            Some(arrived) => Ok(arrived),
+            None => Box::pin(tokio::time::timeout(ARRIVAL_MAX, arrival)).await,
         }
-        Ok(Some(raw.freeze()))
     };
-    match tokio::time::timeout(ARRIVAL_MAX, arrival).await {
+    match arrived {
         Ok(Ok(Some(raw))) => Ok(raw),
-        Ok(Ok(None)) => Err(too_large(headers, body, max).await),
+        Ok(Ok(None)) => Err(Box::pin(too_large(headers, body, max)).await),
         Ok(Err(error)) => Err(error),
         Err(_) => {
             let error = format!("The body did not arrive within {} seconds.", ARRIVAL_MAX.as_secs());
             Err(ApiError::new(ErrorKind::Timeout, error).with_header(header::CONNECTION, "close"))
         }
     }
+}
+
+/// The whole body; none where that is more than `max` bytes.
+async fn gather(body: &mut Body, max: usize) -> Result<Option<Bytes>, ApiError> {
+    let mut first = Bytes::new();
+    let mut all = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| ApiError::new(ErrorKind::Invalid, "The body broke off before its end."))?;
+        let Ok(data) = frame.into_data() else { continue };
+        if first.len().max(all.len()) + data.len() > max {
+            return Ok(None);
+        }
+        if first.is_empty() && all.is_empty() {
+            first = data;
+        } else {
+            all.extend_from_slice(&std::mem::take(&mut first));
+            all.extend_from_slice(&data);
+        }
+    }
+    Ok(Some(if all.is_empty() { first } else { all.freeze() }))
 }
 
 async fn too_large(headers: &HeaderMap, mut body: Body, max: usize) -> ApiError {

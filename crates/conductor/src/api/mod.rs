@@ -4,11 +4,9 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::http::Method;
-use axum::middleware::from_fn_with_state;
 use axum::routing::get;
 use bytes::Bytes;
 use ipnet::IpNet;
-use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -18,7 +16,7 @@ use crate::accept::room::Rooms;
 use crate::api::client::Proxies;
 use crate::api::error::{ApiError, ErrorKind};
 use crate::api::failures::Failures;
-use crate::api::observe::Observer;
+use crate::api::observe::{ObserveLayer, Observer};
 use crate::app::App;
 
 mod answers;
@@ -123,11 +121,7 @@ fn routes() -> OpenApiRouter<Arc<Api>> {
 }
 
 fn finish(router: Router, observer: Observer) -> Router {
-    router
-        .fallback(not_found)
-        .method_not_allowed_fallback(method_not_allowed)
-        .layer(CatchPanicLayer::custom(observe::panicked))
-        .layer(from_fn_with_state(observer, observe::observe))
+    router.fallback(not_found).method_not_allowed_fallback(method_not_allowed).layer(ObserveLayer::new(observer))
 }
 
 // Neither repeats the path: a key that was pasted into it would go on into the logs of the caller.

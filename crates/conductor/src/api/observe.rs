@@ -1,17 +1,19 @@
 //! Around every request: its id, one log line, the headers that every answer carries, and what becomes of a panic.
 
-use std::any::Any;
 use std::convert::Infallible;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Instant;
 
-use axum::extract::{FromRequestParts, MatchedPath, Request, State};
+use axum::extract::{FromRequestParts, MatchedPath, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use conductor_core::TraceContext;
-use tracing::Instrument;
+use pin_project_lite::pin_project;
+use tower::{Layer, Service};
 use tracing::field::{Empty, display};
 use uuid::Uuid;
 
@@ -43,39 +45,122 @@ impl<S: Send + Sync> FromRequestParts<S> for Traced {
 }
 
 /// What it needs to observe.
-#[derive(Clone)]
 pub(crate) struct Observer {
     pub(crate) app: Arc<App>,
     pub(crate) proxies: Proxies,
 }
 
-/// Gives the request an id and a span, writes one line and counts when it has been answered, and completes the answer's
-/// headers.
-pub(crate) async fn observe(State(observer): State<Observer>, mut request: Request, next: Next) -> Response {
-    let Observer { app, proxies } = observer;
-    let id = request_id(request.headers());
-    let method = request.method().clone();
-    // The route, not the path: what a caller pastes into an address may be a key.
-    let path = request.extensions().get::<MatchedPath>().cloned();
-    let path = path.as_ref().map_or("unknown", MatchedPath::as_str);
-    let client = proxies.find(request.extensions(), request.headers());
-    client.map(|client| request.extensions_mut().insert(client));
-    let told = Told::default();
-    request.extensions_mut().insert(told.clone());
-    let began = Instant::now();
-    let mut traced = begin(&app.tracer, &method, path, request.headers());
-    let trace = traced.as_ref().map(Span::context).or_else(|| of_caller(request.headers()));
-    let span = tracing::info_span!("request", request.id = %id.to_str().unwrap_or_default(), trace.id = Empty);
-    if let Some(trace) = trace {
-        span.record("trace.id", display(trace.id()));
-        request.extensions_mut().insert(trace);
+/// Puts an [`Observed`] around every answer.
+#[derive(Clone)]
+pub(crate) struct ObserveLayer(Arc<Observer>);
+
+impl ObserveLayer {
+    pub(crate) fn new(observer: Observer) -> Self {
+        Self(Arc::new(observer))
     }
-    async {
-        let mut response = next.run(request).await;
+}
+
+impl<S> Layer<S> for ObserveLayer {
+    type Service = Observe<S>;
+
+    fn layer(&self, inner: S) -> Observe<S> {
+        Observe { observer: Arc::clone(&self.0), inner }
+    }
+}
+
+/// A service whose answers are observed. One layer and no more: each costs every request a copy of what it holds and a
+/// future on the heap.
+#[derive(Clone)]
+pub(crate) struct Observe<S> {
+    observer: Arc<Observer>,
+    inner: S,
+}
+
+impl<S: Service<Request, Response = Response, Error = Infallible>> Service<Request> for Observe<S> {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Observed<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request) -> Self::Future {
+        let asked = Asked::begin(&self.observer, &mut request);
+        Observed { answer: self.inner.call(request), asked: Some(asked) }
+    }
+}
+
+pin_project! {
+    /// Writes one line and counts when a request has been answered, completes the answer's headers, and answers where
+    /// its handler panics.
+    pub(crate) struct Observed<F> {
+        #[pin]
+        answer: F,
+        asked: Option<Asked>,
+    }
+}
+
+impl<F: Future<Output = Result<Response, Infallible>>> Future for Observed<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let asked = this.asked.as_ref().expect("it is not polled after its end");
+        let entered = asked.span.enter();
+        let response = match catch_unwind(AssertUnwindSafe(|| this.answer.poll(cx))) {
+            Ok(Poll::Pending) => return Poll::Pending,
+            Ok(Poll::Ready(Ok(response))) => response,
+            Err(_) => panicked(),
+        };
+        drop(entered);
+        let asked = this.asked.take().expect("it was there a moment ago");
+        Poll::Ready(Ok(asked.end(response)))
+    }
+}
+
+/// A request that is being answered.
+struct Asked {
+    observer: Arc<Observer>,
+    id: HeaderValue,
+    method: Method,
+    path: Option<MatchedPath>,
+    told: Told,
+    began: Instant,
+    traced: Option<Span>,
+    span: tracing::Span,
+}
+
+impl Asked {
+    /// Gives the request an id and a span.
+    fn begin(observer: &Arc<Observer>, request: &mut Request) -> Self {
+        let Observer { app, proxies } = &**observer;
+        let id = request_id(request.headers());
+        let method = request.method().clone();
+        let path = request.extensions().get::<MatchedPath>().cloned();
+        let client = proxies.find(request.extensions(), request.headers());
+        client.map(|client| request.extensions_mut().insert(client));
+        let told = Told::default();
+        request.extensions_mut().insert(told.clone());
+        let began = Instant::now();
+        let traced = begin(&app.tracer, &method, label(path.as_ref()), request.headers());
+        let trace = traced.as_ref().map(Span::context).or_else(|| of_caller(request.headers()));
+        let span = tracing::info_span!("request", request.id = %id.to_str().unwrap_or_default(), trace.id = Empty);
+        if let Some(trace) = trace {
+            span.record("trace.id", display(trace.id()));
+            request.extensions_mut().insert(trace);
+        }
+        Self { observer: Arc::clone(observer), id, method, path, told, began, traced, span }
+    }
+
+    fn end(self, mut response: Response) -> Response {
+        let Self { observer, id, method, path, told, began, traced, span } = self;
+        let _entered = span.enter();
+        let path = label(path.as_ref());
         complete(response.headers_mut(), id);
         told.complete(response.headers_mut());
         let status = response.status();
-        app.metrics.answered(method.as_str(), path, status.as_str());
+        observer.app.metrics.answered(method.as_str(), path, status.as_str());
         let duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         let id = response.headers().get(REQUEST_ID).and_then(|id| id.to_str().ok());
         let place = response.headers().get(header::LOCATION).and_then(|place| place.to_str().ok());
@@ -88,13 +173,16 @@ pub(crate) async fn observe(State(observer): State<Observer>, mut request: Reque
             tracing::info!(request.id = id, notification.id = notification, http.method = %method, http.path = path,
                 http.status = status.as_u16(), duration_ms, "Request answered");
         }
-        if let Some(traced) = traced.take() {
+        if let Some(traced) = traced {
             end(traced, status, notification);
         }
         response
     }
-    .instrument(span)
-    .await
+}
+
+/// The route, not the path: what a caller pastes into an address may be a key.
+fn label(path: Option<&MatchedPath>) -> &str {
+    path.map_or("unknown", MatchedPath::as_str)
 }
 
 /// Begins the request's span, where spans are made and this is worth one.
@@ -155,7 +243,7 @@ fn complete(headers: &mut HeaderMap, id: HeaderValue) {
 }
 
 /// The answer to a request whose handler panicked. The panic itself is in the log.
-pub(crate) fn panicked(_panic: Box<dyn Any + Send>) -> Response {
+fn panicked() -> Response {
     tracing::error!("A request made the server panic; this is a fault of the server");
     ApiError::new(ErrorKind::Internal, "The server made a mistake. Its log says more under this X-Request-Id.")
         .into_response()
