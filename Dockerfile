@@ -10,6 +10,7 @@ WORKDIR /src
 # The dependencies are a layer of their own: with empty crates in place of the real ones, it is built again only when
 # a manifest or the lock file changes.
 COPY Cargo.toml Cargo.lock ./
+COPY .cargo .cargo
 COPY crates/conductor/Cargo.toml crates/conductor/
 COPY crates/conductor-bench/Cargo.toml crates/conductor-bench/
 COPY crates/conductor-core/Cargo.toml crates/conductor-core/
