@@ -13,7 +13,7 @@ use tempfile::TempDir;
 const KEY: &str = "bench-key-0123456789abcdef0123456789abcdef";
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
-/// In which Linux counts processor time for programs.
+/// The unit in which Linux tells programs their processor time (`USER_HZ`).
 const TICKS_PER_SECOND: f64 = 100.0;
 
 /// A running server; killed when it is dropped.

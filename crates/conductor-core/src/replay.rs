@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use crate::audit::Actor;
 use crate::id::{NotificationId, ReplayId, TenantId};
 use crate::store::{Filter, Redirect, StoreError};
 use crate::time::Timestamp;
@@ -111,11 +112,12 @@ pub trait Replays: Send + Sync {
     /// it stands then; one that has ended is left as it is.
     async fn step_replay(&self, step: ReplayStep) -> Result<Option<ReplayJob>, StoreError>;
 
-    /// Ends a job, unless it has ended. What it has queued stays queued.
+    /// Ends a job, unless it has ended. What it has queued stays queued. `by` is who wants it, for the audit log.
     async fn cancel_replay(
         &self,
         tenant: TenantId,
         id: ReplayId,
+        by: Actor,
         at: Timestamp,
     ) -> Result<Option<ReplayJob>, StoreError>;
 

@@ -16,8 +16,8 @@ mod retention;
 
 pub(crate) use refusals::write as write_refusals;
 
-/// Expired deliveries are looked for so often. The look reads all that waits, so it is taken at most a fiftieth of the
-/// time.
+/// Expired deliveries are looked for so often. When something can be over, the look reads all that waits, so it is taken
+/// at most a fiftieth of the time.
 const EXPIRY_EVERY: Duration = Duration::from_secs(1);
 const EXPIRY_SHARE: u32 = 50;
 /// Old idempotency keys and bulk retries are looked for so often.

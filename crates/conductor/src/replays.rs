@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use conductor_core::replay::{ReplayItem, ReplayJob, ReplayStep, STEP_MAX};
 use conductor_core::store::{BATCH_MAX, Page, Summary};
-use conductor_core::{ChannelId, StoreError, Timestamp};
+use conductor_core::{Actor, ChannelId, StoreError, Timestamp};
 use tokio_util::sync::CancellationToken;
 
 use crate::accept::DEFAULT_EXPIRY;
@@ -91,9 +91,19 @@ async fn turn(app: &App, stop: &CancellationToken, job: &ReplayJob) -> Result<Op
     let now = app.clock.now();
     let Some(tenant) = registry.tenant(job.tenant) else {
         tracing::info!(replay.id = %job.id, tenant.id = %job.tenant, "Bulk retry ended: its tenant was removed");
-        app.store.cancel_replay(job.tenant, job.id, now).await?;
+        app.store.cancel_replay(job.tenant, job.id, Actor::Server, now).await?;
         return Ok(None);
     };
+    if let Some(redirect) = &job.redirect
+        && tenant.channel(redirect.channel_id).is_none()
+    {
+        tracing::warn!(
+            replay.id = %job.id, tenant.id = %job.tenant, channel.id = %redirect.channel_id,
+            "Bulk retry ended: the channel that it was to go through was removed. What it has not queued stays a dead letter"
+        );
+        app.store.cancel_replay(job.tenant, job.id, Actor::Server, now).await?;
+        return Ok(None);
+    }
     let by_rate = match due_soon(job, now) {
         Ok(count) => count,
         Err(pause) => return Ok(Some(pause)),

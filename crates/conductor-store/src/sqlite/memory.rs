@@ -10,6 +10,7 @@ use conductor_core::{ChannelId, DeliveryKey, Notification, NotificationId, Tenan
 use serde_json::Value;
 
 use super::callbacks::Marks;
+use super::expiry::Expiry;
 use super::weights::Weights;
 
 /// The most waiting deliveries that are kept for hand-over; more are found by a scan.
@@ -53,8 +54,7 @@ pub(crate) struct State {
     pub(crate) unfed: Vec<(TenantId, NotificationId)>,
     /// What each tenant has waiting.
     pub(crate) weights: Weights,
-    /// Nothing that waits expires before this.
-    expires_from: Timestamp,
+    pub(crate) expiry: Expiry,
 }
 
 /// A notification that is kept for its first attempt, and about how many bytes it takes.
@@ -133,7 +133,7 @@ impl Default for State {
             came: None,
             unfed: Vec::new(),
             weights: Weights::default(),
-            expires_from: Timestamp::ZERO,
+            expiry: Expiry::default(),
         }
     }
 }
@@ -228,21 +228,6 @@ impl State {
         self.waiting.get(&channel).map_or(0, |waiting| waiting.count)
     }
 
-    /// Something waits that expires at this time, or may.
-    pub(crate) fn expires(&mut self, at: Timestamp) {
-        self.expires_from = self.expires_from.min(at);
-    }
-
-    /// Whether anything may be over by now. If so, a look for it begins, which has to say by [`State::expires`] what it
-    /// has seen.
-    pub(crate) fn begin_expiring(&mut self, now: Timestamp) -> bool {
-        let may_be = self.expires_from <= now;
-        if may_be {
-            self.expires_from = Timestamp::MAX;
-        }
-        may_be
-    }
-
     /// Nothing that was to be ended was.
     pub(crate) fn nothing_ended(&mut self) {
         self.ending.clear();
@@ -252,7 +237,7 @@ impl State {
     /// scan, what lies behind its place is left to it, so that nothing overtakes what has waited longer.
     pub(crate) fn arrive(&mut self, queued: Queued, notification: Option<&Arc<Notification>>) {
         let key = queued.key;
-        // A reader may have found it before it was known here, and an attempt be under way.
+        // A reader may have found it before it was known here. Whoever has leased it hands it over again, if it has to be.
         if self.leased.contains_key(&key) || (!queued.tried && queued.due > self.horizon) {
             return;
         }

@@ -42,6 +42,7 @@ mod copies;
 mod damage;
 #[cfg(test)]
 mod damage_tests;
+mod expiry;
 #[cfg(test)]
 mod fault_tests;
 mod idempotency;
@@ -133,6 +134,7 @@ impl SqliteStore {
         let failing = Arc::new(AtomicBool::new(false));
         let damage = Arc::new(Damage::default());
         let counts = Arc::new(Counts::default());
+        // Behind what the recovery has added.
         let audit_index = AuditIndex::load(&connection).map_err(engine)?;
         let writer = Writer {
             connection,

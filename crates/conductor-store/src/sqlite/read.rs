@@ -273,24 +273,11 @@ pub(crate) fn oldest(
 }
 
 /// Waiting deliveries whose time has run out. Those under way are passed over, so that they never fill the batch. As
-/// long as nothing can be over the file is not read: there may be millions that wait.
+/// long as nothing can be over, the file is not read.
 pub(crate) fn overdue(connection: &Connection, memory: &Memory, now: Timestamp) -> rusqlite::Result<Vec<DeliveryKey>> {
-    if !memory.lock().begin_expiring(now) {
+    if !memory.lock().expiry.begin_look(now) {
         return Ok(Vec::new());
     }
-    let looked = look_for_overdue(connection, memory, now);
-    // What was seen is there until it has been ended, and what could not be read may be.
-    let next = looked.as_ref().map_or(Some(now), |(_, next)| *next);
-    next.into_iter().for_each(|at| memory.lock().expires(at));
-    looked.map(|(keys, _)| keys)
-}
-
-/// What is over, and when the next look has to be, if ever.
-fn look_for_overdue(
-    connection: &Connection,
-    memory: &Memory,
-    now: Timestamp,
-) -> rusqlite::Result<(Vec<DeliveryKey>, Option<Timestamp>)> {
     // Both have to see the same.
     let snapshot = connection.unchecked_transaction()?;
     let sql = "SELECT notification, ordinal FROM pending WHERE expires_at <= ?1 AND held = 0";
@@ -299,12 +286,12 @@ fn look_for_overdue(
     if found.peek().is_some() {
         let waits =
             |key: &rusqlite::Result<DeliveryKey>| key.as_ref().map_or(true, |key| !memory.lock().is_leased(*key));
-        let keys = found.filter(waits).take(BATCH_MAX).collect::<rusqlite::Result<_>>()?;
-        return Ok((keys, Some(now)));
+        return found.filter(waits).take(BATCH_MAX).collect();
     }
     let sql = "SELECT min(expires_at) FROM pending WHERE expires_at > ?1 AND held = 0";
     let next: Option<i64> = snapshot.prepare_cached(sql)?.query_row([now.millis()], |row| row.get(0))?;
-    Ok((Vec::new(), next.map(Timestamp::from_millis)))
+    memory.lock().expiry.nothing_over(next.map(Timestamp::from_millis));
+    Ok(Vec::new())
 }
 
 /// Idempotency keys that were accepted before `before`.

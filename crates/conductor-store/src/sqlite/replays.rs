@@ -20,7 +20,7 @@ use super::writer::{Command, Effect};
 pub(crate) enum JobChange {
     Begin(Box<ReplayJob>),
     Step(ReplayStep),
-    Cancel { tenant: TenantId, id: ReplayId, at: Timestamp },
+    Cancel { tenant: TenantId, id: ReplayId, by: Actor, at: Timestamp },
     Forget { before: Timestamp },
 }
 
@@ -38,9 +38,10 @@ impl Replays for SqliteStore {
         &self,
         tenant: TenantId,
         id: ReplayId,
+        by: Actor,
         at: Timestamp,
     ) -> Result<Option<ReplayJob>, StoreError> {
-        self.command(|reply| Command::Job(JobChange::Cancel { tenant, id, at }, reply)).await
+        self.command(|reply| Command::Job(JobChange::Cancel { tenant, id, by, at }, reply)).await
     }
 
     async fn replay_job(&self, tenant: TenantId, id: ReplayId) -> Result<Option<ReplayJob>, StoreError> {
@@ -102,7 +103,7 @@ pub(crate) fn apply(transaction: &Work<'_>, memory: &Memory, change: &JobChange)
     let job = match change {
         JobChange::Begin(job) => begin(transaction, job)?,
         JobChange::Step(part) => step(transaction, memory, part, &mut touched)?,
-        JobChange::Cancel { tenant, id, at } => cancel(transaction, *tenant, *id, *at)?,
+        JobChange::Cancel { tenant, id, by, at } => cancel(transaction, (*tenant, *id), *by, *at)?,
         JobChange::Forget { before } => {
             let sql = "DELETE FROM replay_job WHERE id IN (SELECT id FROM replay_job WHERE ended_at < ?1 LIMIT ?2)";
             transaction.prepare_cached(sql)?.execute((before.millis(), rows::count(BATCH_MAX)))?;
@@ -134,7 +135,7 @@ fn begin(transaction: &Work<'_>, job: &ReplayJob) -> rusqlite::Result<Option<Rep
         job.position.bytes(),
         job.next_due.millis(),
     ])?;
-    note(transaction, AuditKind::RetriesBegun, job.tenant, job.id)?;
+    note(transaction, (AuditKind::RetriesBegun, Actor::Tenant), job.tenant, job.id)?;
     Ok(Some(job.clone()))
 }
 
@@ -184,19 +185,19 @@ fn step(
 
 fn cancel(
     transaction: &Work<'_>,
-    tenant: TenantId,
-    id: ReplayId,
+    (tenant, id): (TenantId, ReplayId),
+    by: Actor,
     at: Timestamp,
 ) -> rusqlite::Result<Option<ReplayJob>> {
     let sql = "UPDATE replay_job SET ended_at = ?3, canceled = 1 WHERE id = ?1 AND tenant = ?2 AND ended_at IS NULL";
     if transaction.prepare_cached(sql)?.execute((id.bytes(), tenant.bytes(), at.millis()))? > 0 {
-        note(transaction, AuditKind::RetriesCanceled, tenant, id)?;
+        note(transaction, (AuditKind::RetriesCanceled, by), tenant, id)?;
     }
     Ok(find(transaction, id)?.filter(|job| job.tenant == tenant))
 }
 
-/// Tells the audit log that a tenant's bulk retry began or was stopped.
-fn note(work: &Work<'_>, kind: AuditKind, tenant: TenantId, job: ReplayId) -> rusqlite::Result<()> {
+/// Tells the audit log that a tenant's bulk retry began or was stopped, and by whom.
+fn note(work: &Work<'_>, (kind, by): (AuditKind, Actor), tenant: TenantId, job: ReplayId) -> rusqlite::Result<()> {
     let details = Details::new().text("retries", &job.to_string());
-    work.append(&AuditEvent { tenant: Some(tenant), ..AuditEvent::of_server(kind, Actor::Tenant, details) })
+    work.append(&AuditEvent { tenant: Some(tenant), ..AuditEvent::of_server(kind, by, details) })
 }

@@ -275,10 +275,7 @@ fn nothing_is_read_before_something_can_be_over() {
     let expiring = |number, seconds| Draft { expires_at: after(seconds), ..draft(number) };
     let overdue = |desk: &Desk, seconds| {
         let memory = &desk.writer.memory;
-        let reads = memory.lock().begin_expiring(after(seconds));
-        if reads {
-            memory.lock().expires(after(seconds));
-        }
+        let reads = memory.lock().expiry.begin_look(after(seconds));
         let found = read::overdue(&desk.writer.connection, memory, after(seconds)).unwrap();
         (reads, found.iter().map(|key| key.notification).collect::<Vec<_>>())
     };

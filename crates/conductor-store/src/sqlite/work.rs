@@ -105,12 +105,12 @@ impl<'c> Work<'c> {
     }
 
     /// The statement that adds a notification.
-    pub(crate) fn insert_notification(&self) -> rusqlite::Result<RefMut<'_, CachedStatement<'c>>> {
+    pub(crate) fn notification_statement(&self) -> rusqlite::Result<RefMut<'_, CachedStatement<'c>>> {
         self.at_hand(&self.at_hand.notification, write::INSERT_NOTIFICATION)
     }
 
     /// The statement that adds a delivery of which nothing has been sent.
-    pub(crate) fn insert_pending(&self) -> rusqlite::Result<RefMut<'_, CachedStatement<'c>>> {
+    pub(crate) fn pending_statement(&self) -> rusqlite::Result<RefMut<'_, CachedStatement<'c>>> {
         self.at_hand(&self.at_hand.pending, write::INSERT_PENDING)
     }
 
@@ -160,11 +160,12 @@ impl<'c> Work<'c> {
     /// Makes all that was written and noted last. Returns where the audit log ends then.
     pub(crate) fn commit(self, memory: &Memory) -> rusqlite::Result<Tail> {
         let Self { transaction, at_hand, ledger, weights, expires_from, .. } = self;
+        // They go back to the engine's cache.
         drop(at_hand);
         let tail = ledger.finish(&transaction)?;
         transaction.commit()?;
         let mut memory = memory.lock();
-        memory.expires(expires_from.get());
+        memory.expiry.comes(expires_from.get());
         weights.into_inner().into_iter().for_each(|weight| memory.weights.change(weight));
         Ok(tail)
     }

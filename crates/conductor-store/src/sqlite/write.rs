@@ -111,7 +111,7 @@ fn accept(
         Some(key) => supersede(transaction, memory, notification, key)?,
         None => None,
     };
-    rows::insert_notification(&mut *transaction.insert_notification()?, notification, &seal.salt)?;
+    rows::insert_notification(&mut *transaction.notification_statement()?, notification, &seal.salt)?;
     let waiting = Waiting::first(notification);
     insert_pending(transaction, &waiting)?;
     let at = notification.accepted_at;
@@ -303,7 +303,7 @@ pub(super) fn insert_pending(transaction: &Work<'_>, waiting: &Waiting) -> rusql
         Some((channel, target)) => (Some(channel), target.as_ref()),
         None => (None, None),
     };
-    transaction.insert_pending()?.execute(params![
+    transaction.pending_statement()?.execute(params![
         waiting.key.notification.bytes(),
         waiting.key.ordinal,
         waiting.tenant.bytes(),

@@ -148,13 +148,15 @@ pub(crate) async fn a_report_and_a_bulk_retry_leave_their_entries(w: World) {
     let step = ReplayStep { job: id, from: job.position, items, due: w.now(), to: sent, ends_at: None };
     w.store().step_replay(step).await.unwrap();
     expect(&w, sent, &[&until_now[..], &[(Kind::Replayed, Tenant, 1)]].concat()).await;
-    for _ in 0..2 {
-        w.store().cancel_replay(TENANT, id, w.now()).await.unwrap();
+    for by in [Server, Tenant] {
+        w.store().cancel_replay(TENANT, id, by, w.now()).await.unwrap();
     }
     let of_jobs = |entry: &&AuditEntry| entry.notification.is_none();
     let log = w.log().await;
-    let jobs: Vec<_> = log.iter().filter(of_jobs).map(|entry| (entry.kind.as_str(), entry.tenant)).collect();
-    assert_eq!(jobs, [("retriesBegun", Some(TENANT)), ("retriesCanceled", Some(TENANT))]);
+    let of = |entry: &AuditEntry| (entry.kind.clone(), entry.actor.clone(), entry.tenant);
+    let jobs: Vec<_> = log.iter().filter(of_jobs).map(of).collect();
+    let expected = [("retriesBegun", "tenant"), ("retriesCanceled", "server")];
+    assert_eq!(jobs, expected.map(|(kind, actor)| (kind.to_owned(), actor.to_owned(), Some(TENANT))));
 }
 
 pub(crate) async fn an_entry_says_who_what_and_why(w: World) {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use conductor_core::replay::{ENDED_MAX, RUNNING_MAX, ReplayItem, ReplayJob, ReplayStep, STEP_MAX};
 use conductor_core::store::{Filter, Redirect};
-use conductor_core::{DeliveryKey, NotificationId, ReplayId, Settlement, Status, TenantId};
+use conductor_core::{Actor, DeliveryKey, NotificationId, ReplayId, Settlement, Status, TenantId};
 
 use crate::harness::*;
 
@@ -161,11 +161,11 @@ pub(crate) async fn a_canceled_job_queues_nothing_more(mut w: World) {
     let (one, two) = (w.dead_letter().await, w.dead_letter().await);
     let job = begin(&w, Duration::ZERO).await;
     let job = take(&w, step(&w, &job, &[two], false)).await;
-    let canceled = w.store().cancel_replay(TENANT, job.id, w.now()).await.unwrap().unwrap();
+    let canceled = w.store().cancel_replay(TENANT, job.id, Actor::Tenant, w.now()).await.unwrap().unwrap();
     assert_eq!((canceled.canceled, canceled.ended_at, canceled.retried), (true, Some(w.now()), 1));
     assert_eq!(take(&w, step(&w, &job, &[one], true)).await, canceled);
     w.clock.advance(SECOND);
-    assert_eq!(w.store().cancel_replay(TENANT, job.id, w.now()).await.unwrap(), Some(canceled.clone()));
+    assert_eq!(w.store().cancel_replay(TENANT, job.id, Actor::Tenant, w.now()).await.unwrap(), Some(canceled.clone()));
     w.crash().await;
     assert_eq!(w.store().replay_job(TENANT, job.id).await.unwrap(), Some(canceled));
     assert_eq!(w.store().running_replays(None, 9).await.unwrap(), []);
@@ -173,7 +173,11 @@ pub(crate) async fn a_canceled_job_queues_nothing_more(mut w: World) {
     assert_eq!(w.status(two).await, Status::Queued);
     let other = begin_of(&w, TENANT, 1, Duration::ZERO).await.unwrap();
     let done = take(&w, step(&w, &other, &[], true)).await;
-    assert_eq!(w.store().cancel_replay(TENANT, done.id, w.now()).await.unwrap(), Some(done), "it stays done");
+    assert_eq!(
+        w.store().cancel_replay(TENANT, done.id, Actor::Tenant, w.now()).await.unwrap(),
+        Some(done),
+        "it stays done"
+    );
 }
 
 pub(crate) async fn a_tenant_has_its_own_jobs_and_only_a_few(w: World) {
@@ -186,7 +190,7 @@ pub(crate) async fn a_tenant_has_its_own_jobs_and_only_a_few(w: World) {
     let other = begin_of(&w, OTHER_TENANT, 100, Duration::ZERO).await.unwrap();
     let first = replay_id(&w, 0);
     assert_eq!(w.store().replay_job(OTHER_TENANT, first).await.unwrap(), None);
-    assert_eq!(w.store().cancel_replay(OTHER_TENANT, first, w.now()).await.unwrap(), None);
+    assert_eq!(w.store().cancel_replay(OTHER_TENANT, first, Actor::Tenant, w.now()).await.unwrap(), None);
     assert_eq!(w.store().replay_jobs(OTHER_TENANT).await.unwrap(), std::slice::from_ref(&other));
     let tried = take(&w, step(&w, &other, &[theirs], true)).await;
     assert_eq!((tried.retried, tried.skipped), (0, 1), "a job of one tenant does not touch another's");
@@ -196,7 +200,7 @@ pub(crate) async fn a_tenant_has_its_own_jobs_and_only_a_few(w: World) {
     let two = w.store().running_replays(None, 2).await.unwrap();
     let rest = w.store().running_replays(Some(two[1].id), 9).await.unwrap();
     assert_eq!(rest.iter().map(|job| job.id).collect::<Vec<_>>(), ids[..2].iter().rev().copied().collect::<Vec<_>>());
-    w.store().cancel_replay(TENANT, first, w.now()).await.unwrap();
+    w.store().cancel_replay(TENANT, first, Actor::Tenant, w.now()).await.unwrap();
     assert!(begin_of(&w, TENANT, 99, Duration::ZERO).await.is_some());
 }
 
@@ -205,7 +209,7 @@ pub(crate) async fn old_jobs_are_forgotten_and_running_ones_are_not(w: World) {
     let mut ended = Vec::new();
     for number in 1..=(ENDED_MAX as u64 + 2) {
         let job = begin_of(&w, TENANT, number, Duration::ZERO).await.unwrap();
-        w.store().cancel_replay(TENANT, job.id, w.now()).await.unwrap();
+        w.store().cancel_replay(TENANT, job.id, Actor::Tenant, w.now()).await.unwrap();
         ended.push(job.id);
     }
     let listed = w.store().replay_jobs(TENANT).await.unwrap();

@@ -68,8 +68,8 @@ impl<S> Layer<S> for ObserveLayer {
     }
 }
 
-/// A service whose answers are observed. One layer and no more: each costs every request a copy of what it holds and a
-/// future on the heap.
+/// A service whose answers are observed. One layer and no more: for every request each is copied, and its future goes to
+/// the heap.
 #[derive(Clone)]
 pub(crate) struct Observe<S> {
     observer: Arc<Observer>,
@@ -87,6 +87,7 @@ impl<S: Service<Request, Response = Response, Error = Infallible>> Service<Reque
 
     fn call(&mut self, mut request: Request) -> Self::Future {
         let asked = Asked::begin(&self.observer, &mut request);
+        // A route does nothing yet: its handler runs when the answer is polled.
         Observed { answer: self.inner.call(request), asked: Some(asked) }
     }
 }

@@ -7,7 +7,7 @@ use axum::Json;
 use axum::extract::{FromRequestParts, State};
 use axum::http::request::Parts;
 use conductor_core::replay::ReplayJob;
-use conductor_core::{ReplayId, Timestamp};
+use conductor_core::{Actor, ReplayId, Timestamp};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -138,7 +138,7 @@ pub(crate) async fn cancel(
     caller: Caller,
     ReplayPath(id): ReplayPath,
 ) -> Result<Json<ReplayItem>, ApiError> {
-    let job = api.app.store.cancel_replay(caller.tenant.id, id, api.app.clock.now()).await?;
+    let job = api.app.store.cancel_replay(caller.tenant.id, id, Actor::Tenant, api.app.clock.now()).await?;
     let job = job.ok_or_else(unknown)?;
     tracing::info!(replay.id = %id, tenant.id = %caller.tenant.id, retried = job.retried, "Bulk retry canceled");
     api.app.replays.tell_end();

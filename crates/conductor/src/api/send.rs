@@ -31,8 +31,9 @@ use crate::api::{Api, hops, idempotency, quota};
 use crate::outcomes;
 use crate::registry::Tenant;
 
-/// About as many bytes an answer takes beside its message, and so many headers.
+/// About as many bytes an answer takes beside its message.
 const ANSWER_BYTES: usize = 512;
+/// About as many headers an answer has.
 const ANSWER_HEADERS: usize = 12;
 /// Says that the answer is that of an earlier request with the same `Idempotency-Key`.
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replay");
@@ -169,15 +170,15 @@ pub(crate) async fn send(
     drop(raw);
     let prepared = prepare(&api, &caller, value, trace);
     if idempotency.is_some() || preference.is_some() {
-        let answer = Box::pin(send_specially(&api, &caller, prepared, idempotency, preference)).await;
-        drop(flight);
-        return answer;
+        return Box::pin(send_specially(&api, &caller, prepared, (idempotency, flight), preference)).await;
     }
-    // What most requests are: nothing else may take room in what each of them holds while it waits.
+    // As `keep` does. Most requests are so, and nothing else may take room in what each of them holds while it waits.
     let Ready { prepared, place: _place } = prepared.map_err(|refusal| *refusal)?;
     let notification = Arc::clone(&prepared.notification);
-    accept::keep(&api.app, prepared, None).await?;
-    Ok(answer_at_once(&caller, &notification))
+    match accept::keep(&api.app, prepared, None).await? {
+        Accepted::New { .. } => Ok(answer_at_once(&caller, &notification)),
+        Accepted::Replayed(_) | Accepted::Conflict => Err(key_reused()),
+    }
 }
 
 /// Accepts what came with an idempotency key, or from somebody who would like to know the outcome.
@@ -185,10 +186,12 @@ async fn send_specially(
     api: &Api,
     caller: &Caller,
     prepared: Result<Ready<'_>, Box<ApiError>>,
-    idempotency: Option<Idempotency>,
+    (idempotency, flight): (Option<Idempotency>, Option<accept::Flight<'_>>),
     preference: Option<Wait>,
 ) -> Result<Response, ApiError> {
     let kept = keep(api, caller, prepared, idempotency, preference.is_some()).await?;
+    // The same request may come again while this one waits for the outcome.
+    drop(flight);
     let is_replay = kept.is_replay;
     let mut response = match preference {
         Some(preference) => answer_with_outcome(api, caller, kept, preference).await?,
@@ -454,6 +457,7 @@ pub(crate) async fn send_batch(
     let idempotency = idempotency::of(&headers, "POST /notifications/batch", &raw)?;
     let flight = enter(&api, &caller, idempotency.as_ref())?;
     let items = read_batch(body::parse(&raw)?)?;
+    drop((headers, raw));
     // A batch is a way to save connections, not to send more: each notification counts as a request of its own.
     caller.charge(items.len() - 1);
     if let Some(known) = &idempotency

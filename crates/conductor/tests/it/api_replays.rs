@@ -204,6 +204,30 @@ async fn a_bulk_retry_ends_where_its_tenant_was_removed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_bulk_retry_ends_where_the_channel_that_it_goes_through_was_removed() {
+    let mut world = World::new();
+    world.channels.push(json!({ "tenantId": TENANT_A, "channelType": "log", "channelName": "other" }));
+    let server = world.clone().start_in(left_by_an_outage(300).await).await;
+    let other = ChannelId::derive(TENANT_A.parse().unwrap(), "log", "other").to_string();
+    let client = Client::new(&server, Some(KEY_A));
+    let place = place(&begin(&client, &json!({ "rate": 20, "redirect": { "channelId": other } })).await);
+    until(&client, &place, |job| retried(job) >= 200).await;
+    let directory = server.stop().await;
+    world.channels.pop();
+    let server = world.start_in(directory).await;
+    let client = Client::new(&server, Some(KEY_A));
+    let ended = until(&client, &place, |job| job["status"] != "running").await;
+    assert_eq!(ended["status"], "canceled");
+    assert!(retried(&ended) < 300, "{ended}");
+    let log = client.get("/audit?kind=retriesCanceled").await.expect(200);
+    assert_eq!(log["data"][0]["actor"], "server");
+    // What it has not queued can go another way.
+    let left = 300 - retried(&ended);
+    assert_eq!(count(&client, &json!({ "status": "expired" })).await, left);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn one_that_fails_again_is_left_for_another_call() {
     const ALL: usize = 1_100;
     let provider = Provider::start().await;

@@ -67,6 +67,29 @@ async fn a_wait_that_ends_first_is_answered_as_accepted() {
 }
 
 #[tokio::test]
+async fn the_same_request_is_answered_while_an_earlier_one_still_waits() {
+    let provider = Provider::start().await;
+    provider.then(Answer::status(503));
+    let server = World::new().webhook(TENANT_A, "hook", &provider.url(), &json!({})).start().await;
+    let client = Client::new(&server, Some(KEY_A));
+    let body = json!({ "channel": "webhook", "message": "m" });
+    let send = async |wait| {
+        let headers = [("idempotency-key", "k"), ("prefer", wait)];
+        client.post_with("/notifications", &headers, &body).await
+    };
+    let second = async {
+        // The first is on disk, and waits for an outcome that does not come so soon.
+        provider.wait_for(1).await;
+        let start = Instant::now();
+        (send("wait=1").await, start.elapsed())
+    };
+    let (first, (second, took)) = tokio::join!(send("wait=3"), second);
+    assert!(took < Duration::from_secs(3), "{took:?}");
+    assert_eq!(second.header("idempotent-replay"), Some("true"));
+    assert_eq!(second.expect(202)["id"], first.json()["id"]);
+}
+
+#[tokio::test]
 async fn a_stop_lets_nobody_wait_on() {
     let server = World::new().start().await;
     let client = Client::new(&server, Some(KEY_A));

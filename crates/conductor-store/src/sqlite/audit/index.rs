@@ -5,8 +5,12 @@ use std::collections::HashSet;
 use conductor_core::TenantId;
 use rusqlite::{Connection, Row};
 
+use super::page::is_unreadable;
 use super::{BLOCK, Head};
 use crate::sqlite::rows;
+
+/// The most that is kept in memory, should writing it fail again and again: 1 MB. More is read from the log.
+const TOUCHED_MAX: usize = 32_768;
 
 /// A tenant has an entry in a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -26,8 +30,8 @@ impl Touch {
 pub(crate) struct AuditIndex {
     /// Up to where it is.
     fed_through: u64,
-    /// Where there is something behind that.
-    touched: HashSet<Touch>,
+    /// Where there is something behind that; none where that is too much.
+    touched: Option<HashSet<Touch>>,
 }
 
 impl AuditIndex {
@@ -40,27 +44,40 @@ impl AuditIndex {
             let tenant = TenantId::from_bytes(rows::id_bytes(row, 0)?);
             Ok(Touch::of(tenant, row.get::<_, i64>(1)?.cast_unsigned()))
         };
-        // What is no id, because somebody changed it, is nobody's.
-        let touched = rest.query_map([fed_through], touch)?.filter_map(Result::ok).collect();
-        Ok(Self { fed_through: fed_through.cast_unsigned(), touched })
+        let mut touched = HashSet::new();
+        for found in rest.query_map([fed_through], touch)? {
+            match found {
+                Ok(touch) => drop(touched.insert(touch)),
+                // What is no id, because somebody changed it, is nobody's.
+                Err(error) if is_unreadable(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Self { fed_through: fed_through.cast_unsigned(), touched: Some(touched) })
     }
 
     /// What a committed transaction has added.
     pub(crate) fn add(&mut self, touched: Vec<Touch>) {
-        self.touched.extend(touched);
-    }
-
-    /// How many entries wait.
-    pub(crate) fn waits(&self, head: &Head) -> u64 {
-        head.seq.saturating_sub(self.fed_through)
+        if let Some(all) = &mut self.touched {
+            all.extend(touched);
+        }
+        self.touched.take_if(|all| all.len() > TOUCHED_MAX);
     }
 
     /// Writes it, if at least `least` entries wait.
     pub(crate) fn feed(&mut self, connection: &mut Connection, head: &Head, least: u64) -> rusqlite::Result<()> {
-        if self.waits(head) < least {
+        if head.seq.saturating_sub(self.fed_through) < least {
             return Ok(());
         }
-        let mut touched: Vec<&Touch> = self.touched.iter().collect();
+        let read;
+        let all = match &self.touched {
+            Some(touched) => touched,
+            None => {
+                read = Self::load(connection)?.touched.unwrap_or_default();
+                &read
+            }
+        };
+        let mut touched: Vec<Touch> = all.iter().copied().collect();
         touched.sort_unstable();
         let transaction = connection.transaction()?;
         {
@@ -74,7 +91,7 @@ impl AuditIndex {
         }
         transaction.commit()?;
         self.fed_through = head.seq;
-        self.touched.clear();
+        self.touched.get_or_insert_default().clear();
         Ok(())
     }
 }

@@ -194,3 +194,28 @@ async fn an_entry_that_no_longer_shows_to_its_tenant_is_named() {
     let faults = verify(&directory).unwrap();
     assert_eq!(faults, (1..256).map(AuditFault::Hidden).collect::<Vec<_>>());
 }
+
+#[tokio::test]
+async fn what_is_too_much_for_the_memory_is_read_from_the_log() {
+    let (store, directory) = open();
+    for _ in 0..300 {
+        store.record(event()).await.unwrap();
+    }
+    store.close().await;
+    drop(store);
+    tamper(&directory, "UPDATE audit_state SET fed_through = 0; DELETE FROM audit_feed");
+    let mut file = Connection::open(directory.path().join(FILE)).unwrap();
+    let mut index = AuditIndex::load(&file).unwrap();
+    let (head, _) = load_head(&file).unwrap();
+    let more = (0..40_000_u64).map(|seq| Touch::of(TenantId::from_bytes([9; 16]), seq * BLOCK)).collect();
+    index.add(more);
+    index.add(Vec::new());
+    index.feed(&mut file, &head, head.seq + 1).unwrap();
+    assert_eq!(listed(&directory, Some(TENANT), &AuditFilter::default()).len(), 300, "what waits is looked through");
+    index.feed(&mut file, &head, 1).unwrap();
+    let rows: i64 = file.query_row("SELECT count(*) FROM audit_feed", [], |row| row.get(0)).unwrap();
+    assert_eq!(rows, 2, "the tenant's two blocks, and nothing of what was only in memory");
+    drop(file);
+    assert_eq!(listed(&directory, Some(TENANT), &AuditFilter::default()).len(), 300);
+    assert_eq!(verify(&directory).unwrap(), []);
+}
