@@ -69,6 +69,20 @@ async fn what_could_not_be_taken_back_after_all_is_still_to_be_sent() {
 }
 
 #[tokio::test]
+async fn what_a_reader_found_before_it_was_published_is_not_taken_for_new_later() {
+    let (store, _directory) = open();
+    let (key, notification) = (accept(&store, 1).await.unwrap(), notification(1));
+    let mut memory = store.memory.lock();
+    assert_eq!(memory.take_arrivals(9).len(), 1);
+    // The row is there as soon as it is committed, so that a scan can hand it over before the writer does.
+    assert!(matches!(memory.lease(key), Hold::Fresh(_)));
+    memory.arrive(write::first(&notification), Some(&notification));
+    assert_eq!(memory.take_arrivals(9), [], "whoever has leased it hands it over again");
+    memory.unlease(key);
+    assert!(matches!(memory.lease(key), Hold::Unread), "what has become of it stands in the file");
+}
+
+#[tokio::test]
 async fn a_command_that_makes_the_writer_panic_fails_alone() {
     let (store, _directory) = open();
     // In one batch with others, as far as that can be had.
