@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::load::{self, Connection, Measured, request};
@@ -69,9 +69,18 @@ pub(crate) async fn run(program: &Path, time: Duration, only: &[String]) -> Resu
 
 /// A sink whose channels take nothing: what is accepted stays.
 async fn closed() -> Result<(TempDir, Sink)> {
-    let (directory, sink) = (TempDir::new()?, Sink::start(false).await?);
     let hardly = json!({ "rate": { "per": "24h", "limit": 1, "burst": 1 }, "expiresAfter": "30d" });
-    configure(&directory, TENANTS, sink.address, &hardly)?;
+    configured(Sink::start(false).await?, &hardly)
+}
+
+/// A sink whose channels take everything.
+async fn open() -> Result<(TempDir, Sink)> {
+    configured(Sink::start(false).await?, &json!({}))
+}
+
+fn configured(sink: Sink, options: &Value) -> Result<(TempDir, Sink)> {
+    let directory = TempDir::new()?;
+    configure(&directory, TENANTS, sink.address, options)?;
     Ok((directory, sink))
 }
 
@@ -127,13 +136,7 @@ async fn against(program: &Path, time: Duration) -> Result<()> {
     for (name, is_sent) in [("accepts", false), ("accepts while sending", true)] {
         let (mut servers, mut measured) = (Vec::new(), [Measured::default(), Measured::default()]);
         for program in [program, Path::new(&other)] {
-            let (directory, sink) = if is_sent {
-                let (directory, sink) = (TempDir::new()?, Sink::start(false).await?);
-                configure(&directory, TENANTS, sink.address, &json!({}))?;
-                (directory, sink)
-            } else {
-                closed().await?
-            };
+            let (directory, sink) = if is_sent { open().await? } else { closed().await? };
             servers.push((Process::conductor(program, &directory)?, directory, sink));
         }
         for _ in 0..SLICES * 2 {
@@ -155,8 +158,7 @@ async fn against(program: &Path, time: Duration) -> Result<()> {
 
 /// Accepted, sent, settled: as fast as it goes.
 async fn end_to_end(program: &Path, time: Duration) -> Result<()> {
-    let (directory, sink) = (TempDir::new()?, Sink::start(false).await?);
-    configure(&directory, TENANTS, sink.address, &json!({}))?;
+    let (directory, sink) = open().await?;
     let server = Process::conductor(program, &directory)?;
     let start = Instant::now();
     let accepted = load::run(server.address, 64, time, requests).await?.count() as u64;
@@ -174,8 +176,7 @@ async fn end_to_end(program: &Path, time: Duration) -> Result<()> {
 
 /// Accept to sink, at a steady pace.
 async fn latency(program: &Path, time: Duration) -> Result<()> {
-    let (directory, mut sink) = (TempDir::new()?, Sink::start(true).await?);
-    configure(&directory, TENANTS, sink.address, &json!({}))?;
+    let (directory, mut sink) = configured(Sink::start(true).await?, &json!({}))?;
     let server = Process::conductor(program, &directory)?;
     let count = PACE * time.as_secs();
     let mut sent = vec![None; usize::try_from(count)?];

@@ -171,6 +171,11 @@ impl AuditEvent {
         Self { kind, actor, tenant, notification, ordinal, channel, details, content: Content::None }
     }
 
+    /// An event that concerns a tenant, but none of its notifications.
+    pub fn of_tenant(kind: AuditKind, actor: Actor, tenant: TenantId, details: Details) -> Self {
+        Self { tenant: Some(tenant), ..Self::of_server(kind, actor, details) }
+    }
+
     /// An event of one delivery.
     pub fn of_delivery(
         kind: AuditKind,

@@ -11,7 +11,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, Row};
 use crate::migrate::{MigrateError, refuse_foreign};
 use crate::sqlite::OpenError;
 use crate::sqlite::audit::BLOCK;
-use crate::sqlite::audit::page::{ENTRY_COLUMNS, entry, is_fed, is_unreadable};
+use crate::sqlite::audit::page::{ENTRY_COLUMNS, entry, hash, is_fed, is_unreadable};
 
 /// So many entries are read at once, so that the store can write into its file meanwhile.
 const CHUNK: i64 = 2_048;
@@ -335,11 +335,6 @@ impl AuditFile {
 
 fn salt_in(row: &Row<'_>) -> rusqlite::Result<Option<Salt>> {
     Ok(row.get::<_, Option<Vec<u8>>>("salt")?.and_then(|bytes| Salt::try_from(bytes).ok()))
-}
-
-fn hash(row: &Row<'_>, column: usize) -> rusqlite::Result<Hash> {
-    let bytes = row.get::<_, Option<Vec<u8>>>(column)?.unwrap_or_default();
-    Ok(Hash::try_from(bytes).unwrap_or_default())
 }
 
 /// Whether an entry says that all up to where the log begins now was old enough.

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::accept::DEFAULT_EXPIRY;
 use crate::app::App;
-use crate::registry::Tenant;
+use crate::registry::{Registry, Tenant};
 
 /// The most jobs that are held in memory at once.
 const JOBS_MAX: usize = 100;
@@ -89,21 +89,14 @@ async fn round(app: &App, stop: &CancellationToken) -> Option<Duration> {
 async fn turn(app: &App, stop: &CancellationToken, job: &ReplayJob) -> Result<Option<Duration>, StoreError> {
     let registry = app.registry();
     let now = app.clock.now();
-    let Some(tenant) = registry.tenant(job.tenant) else {
-        tracing::info!(replay.id = %job.id, tenant.id = %job.tenant, "Bulk retry ended: its tenant was removed");
-        app.store.cancel_replay(job.tenant, job.id, Actor::Server, now).await?;
-        return Ok(None);
+    let tenant = match tenant_of(&registry, job) {
+        Ok(tenant) => tenant,
+        Err(removed) => {
+            tracing::info!(replay.id = %job.id, tenant.id = %job.tenant, "Bulk retry ended: {removed} was removed");
+            app.store.cancel_replay(job.tenant, job.id, Actor::Server, now).await?;
+            return Ok(None);
+        }
     };
-    if let Some(redirect) = &job.redirect
-        && tenant.channel(redirect.channel_id).is_none()
-    {
-        tracing::warn!(
-            replay.id = %job.id, tenant.id = %job.tenant, channel.id = %redirect.channel_id,
-            "Bulk retry ended: the channel that it was to go through was removed. What it has not queued stays a dead letter"
-        );
-        app.store.cancel_replay(job.tenant, job.id, Actor::Server, now).await?;
-        return Ok(None);
-    }
     let by_rate = match due_soon(job, now) {
         Ok(count) => count,
         Err(pause) => return Ok(Some(pause)),
@@ -149,6 +142,13 @@ async fn turn(app: &App, stop: &CancellationToken, job: &ReplayJob) -> Result<Op
         // Half of the time belongs to whoever else wants to write.
         tokio::time::sleep(began.elapsed().min(STEP_PAUSE_MAX)).await;
     }
+}
+
+/// The tenant of a job that can go on; if it cannot, what is not configured any more.
+fn tenant_of<'r>(registry: &'r Registry, job: &ReplayJob) -> Result<&'r Tenant, &'static str> {
+    let tenant = registry.tenant(job.tenant).ok_or("its tenant")?;
+    let way = job.redirect.as_ref().map(|redirect| tenant.channel(redirect.channel_id));
+    if way.is_some_and(|channel| channel.is_none()) { Err("the channel that it goes through") } else { Ok(tenant) }
 }
 
 fn tell_end(job: &ReplayJob) {

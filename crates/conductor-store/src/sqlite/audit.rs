@@ -193,8 +193,7 @@ pub(crate) fn load_head(connection: &Connection) -> rusqlite::Result<(Head, Opti
     // Only somebody else can have taken it away.
     connection.execute("INSERT OR IGNORE INTO audit_state VALUES (1, 0, zeroblob(32), 0, zeroblob(32), 0, 0)", [])?;
     let read = |row: &Row<'_>| {
-        let (seq, hash, at) = (row.get::<_, i64>(0)?.cast_unsigned(), row.get::<_, Vec<u8>>(1)?, rows::time(row, 2)?);
-        Ok(Head { seq, hash: Hash::try_from(hash).unwrap_or_default(), at })
+        Ok(Head { seq: row.get::<_, i64>(0)?.cast_unsigned(), hash: page::hash(row, 1)?, at: rows::time(row, 2)? })
     };
     let head = connection.query_row("SELECT head_seq, head_hash, 0 FROM audit_state WHERE id = 1", [], read)?;
     let last = connection.query_row(LAST, [], read);

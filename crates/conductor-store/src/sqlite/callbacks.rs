@@ -287,7 +287,7 @@ fn note(
     (tenant, endpoint): (TenantId, EndpointId),
 ) -> rusqlite::Result<()> {
     let details = Details::new().text("endpoint", &endpoint.to_string());
-    work.append(&AuditEvent { tenant: Some(tenant), ..AuditEvent::of_server(kind, actor, details) })
+    work.append(&AuditEvent::of_tenant(kind, actor, tenant, details))
 }
 
 /// Tells the audit log that an endpoint wants no more, once where several of its answers say so.

@@ -199,5 +199,5 @@ fn cancel(
 /// Tells the audit log that a tenant's bulk retry began or was stopped, and by whom.
 fn note(work: &Work<'_>, (kind, by): (AuditKind, Actor), tenant: TenantId, job: ReplayId) -> rusqlite::Result<()> {
     let details = Details::new().text("retries", &job.to_string());
-    work.append(&AuditEvent { tenant: Some(tenant), ..AuditEvent::of_server(kind, by, details) })
+    work.append(&AuditEvent::of_tenant(kind, by, tenant, details))
 }

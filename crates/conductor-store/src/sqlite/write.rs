@@ -127,7 +127,8 @@ fn accept(
 }
 
 /// Adds a notification, see [`rows::insert_notification`].
-pub(super) const INSERT_NOTIFICATION: &str = "INSERT INTO notification (id, tenant, channel, channel_id, target, message, title, \
+pub(super) const INSERT_NOTIFICATION: &str = "\
+     INSERT INTO notification (id, tenant, channel, channel_id, target, message, title, \
      priority, format, data, metadata, key, fallback, accepted_at, send_at, expires_at, trace, salt) \
      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)";
 
@@ -293,7 +294,8 @@ impl Waiting {
 }
 
 /// Adds a delivery, see [`insert_pending`].
-pub(super) const INSERT_PENDING: &str = "INSERT INTO pending (notification, ordinal, tenant, channel_id, channel, target, lane, priority, due_at, \
+pub(super) const INSERT_PENDING: &str = "\
+     INSERT INTO pending (notification, ordinal, tenant, channel_id, channel, target, lane, priority, due_at, \
      expires_at, attempts, failures, next_fallback, held, claimed, lost, bytes) \
      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, 0, 0, 0, ?14)";
 

@@ -4,10 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{RawQuery, State};
-use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use conductor_core::audit::{AuditEntry, AuditFilter, hex};
 use conductor_core::{AuditKind, ChannelId, DeliveryId, DeliveryKey, NotificationId, Problems, TenantId, Timestamp};
 use serde::Serialize;
@@ -18,8 +15,8 @@ use crate::api::Api;
 use crate::api::caller::Auditor;
 use crate::api::document::ListRefusal;
 use crate::api::error::ApiError;
-use crate::api::notifications::{LIMIT_DEFAULT, LIMIT_MAX, next_address};
-use crate::api::reader::Reader;
+use crate::api::notifications::{LIMIT_DEFAULT, LIMIT_MAX, next_link};
+use crate::api::reader::{Reader, cursor};
 use crate::api::words::AuditWord;
 
 /// An entry of the audit log.
@@ -142,24 +139,15 @@ pub(crate) async fn list(
         notification: reader.id("notification"),
     };
     let limit = reader.number("limit", 1..=LIMIT_MAX).unwrap_or(LIMIT_DEFAULT);
-    let before = read_cursor(&mut reader);
+    let before = reader.cursor("cursor").map(u64::from_be_bytes);
     reader.finish();
     if !problems.is_empty() {
         return Err(ApiError::invalid(problems));
     }
     let limit = usize::try_from(limit).expect("the limit is small");
     let page = api.app.store.audit(auditor.tenant(), &filter, limit, before).await?;
-    let next = page.next.map(|next| URL_SAFE_NO_PAD.encode(next.to_be_bytes()));
-    let link = next.as_deref().map(|next| format!("<{}>; rel=\"next\"", next_address("/audit", &query, next)));
+    let next = page.next.map(|next| cursor(&next.to_be_bytes()));
+    let link = next_link("/audit", &query, next.as_deref());
     let body = AuditPage { data: page.items.iter().map(AuditItem::from).collect(), next };
-    Ok((link.map(|link| [(header::LINK, link)]), Json(body)).into_response())
-}
-
-fn read_cursor(reader: &mut Reader<'_>) -> Option<u64> {
-    let text = reader.text("cursor")?;
-    let bytes = URL_SAFE_NO_PAD.decode(&text).ok().and_then(|bytes| <[u8; 8]>::try_from(bytes).ok());
-    if bytes.is_none() {
-        reader.problem("cursor", "is no cursor; pass \"next\" of the part before, unchanged");
-    }
-    bytes.map(u64::from_be_bytes)
+    Ok((link, Json(body)).into_response())
 }

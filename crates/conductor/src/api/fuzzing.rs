@@ -20,7 +20,7 @@ use crate::api::body::{self, BATCH_MAX_BYTES};
 use crate::api::bulk::{PER_MAX, read_wish};
 use crate::api::error::ApiError;
 use crate::api::notifications::{self, LIMIT_MAX, SEARCH_MAX_BYTES};
-use crate::api::{hops, idempotency, prefer, send, transitions};
+use crate::api::{hops, idempotency, prefer, reader, send, transitions};
 use crate::config::{self, Environment};
 use crate::registry::{Registry, Tenant};
 
@@ -176,7 +176,7 @@ fn query(text: &str) {
             assert!((1..=usize::try_from(LIMIT_MAX).expect("it is small")).contains(&wish.limit), "{}", wish.limit);
             assert!(wish.filter.text.as_ref().is_none_or(|text| text.len() <= SEARCH_MAX_BYTES));
             let last = NotificationId::new(Uuid::from_u128(7));
-            let next = notifications::next_address("/notifications", text, &notifications::cursor(last));
+            let next = notifications::next_address("/notifications", text, &reader::cursor(last.bytes()));
             assert!(HeaderValue::from_str(&next).is_ok(), "{next:?} can stand in no header");
             let (path, query) = next.split_once('?').expect("a query");
             assert_eq!(path, "/notifications");

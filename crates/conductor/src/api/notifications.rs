@@ -4,10 +4,8 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{RawQuery, State};
-use axum::http::header;
+use axum::http::{HeaderName, header};
 use axum::response::{IntoResponse, Response};
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use conductor_channels::Plugin;
 use conductor_core::store::Filter;
 use conductor_core::{NotificationId, Problems, Status};
@@ -17,7 +15,7 @@ use crate::api::answers::{NotificationAnswer, NotificationItem, NotificationPage
 use crate::api::caller::{Caller, NotificationPath, unknown_notification};
 use crate::api::document::{ListRefusal, LookUpRefusal};
 use crate::api::error::ApiError;
-use crate::api::reader::Reader;
+use crate::api::reader::{Reader, cursor};
 use crate::api::words::StatusWord;
 use crate::registry::Tenant;
 
@@ -90,10 +88,10 @@ pub(crate) async fn list(
     let query = query.unwrap_or_default();
     let Wish { filter, limit, before } = read_query(&query, api.app.plugins, &caller.tenant)?;
     let page = api.app.store.notifications(caller.tenant.id, &filter, limit, before).await?;
-    let next = page.next.map(cursor);
-    let link = next.as_deref().map(|next| format!("<{}>; rel=\"next\"", next_address("/notifications", &query, next)));
+    let next = page.next.map(|next| cursor(next.bytes()));
+    let link = next_link("/notifications", &query, next.as_deref());
     let body = NotificationPage { data: page.items.iter().map(NotificationItem::from).collect(), next };
-    Ok((link.map(|link| [(header::LINK, link)]), Json(body)).into_response())
+    Ok((link, Json(body)).into_response())
 }
 
 /// Which part of which list.
@@ -109,7 +107,7 @@ pub(super) fn read_query(query: &str, plugins: &[Plugin], tenant: &Tenant) -> Re
     let mut reader = Reader::of_query(query, &mut problems);
     let filter = read_filter(&mut reader, plugins, tenant);
     let limit = reader.number("limit", 1..=LIMIT_MAX).unwrap_or(LIMIT_DEFAULT);
-    let before = read_cursor(&mut reader);
+    let before = reader.cursor("cursor").map(NotificationId::from_bytes);
     reader.finish();
     let limit = usize::try_from(limit).expect("the limit is small");
     if problems.is_empty() { Ok(Wish { filter, limit, before }) } else { Err(ApiError::invalid(problems)) }
@@ -130,17 +128,9 @@ pub(crate) fn read_filter(reader: &mut Reader<'_>, plugins: &[Plugin], tenant: &
     Filter { status, dead_letters: false, channel: channel.map(kind), channel_id, from, to, text }
 }
 
-pub(super) fn cursor(id: NotificationId) -> String {
-    URL_SAFE_NO_PAD.encode(id.bytes())
-}
-
-fn read_cursor(reader: &mut Reader<'_>) -> Option<NotificationId> {
-    let text = reader.text("cursor")?;
-    let bytes = URL_SAFE_NO_PAD.decode(&text).ok().and_then(|bytes| <[u8; 16]>::try_from(bytes).ok());
-    if bytes.is_none() {
-        reader.problem("cursor", "is no cursor; pass \"next\" of the part before, unchanged");
-    }
-    bytes.map(NotificationId::from_bytes)
+/// The header that leads to the next part of a list, if there is one.
+pub(super) fn next_link(path: &str, query: &str, next: Option<&str>) -> Option<[(HeaderName, String); 1]> {
+    next.map(|next| [(header::LINK, format!("<{}>; rel=\"next\"", next_address(path, query, next)))])
 }
 
 /// The same list from another cursor.
@@ -162,7 +152,7 @@ mod tests {
     fn read(query: &str) -> Result<Option<NotificationId>, String> {
         let mut problems = Problems::new();
         let mut reader = Reader::of_query(query, &mut problems);
-        let id = read_cursor(&mut reader);
+        let id = reader.cursor("cursor").map(NotificationId::from_bytes);
         reader.finish();
         if problems.is_empty() { Ok(id) } else { Err(problems.to_string()) }
     }
@@ -170,7 +160,7 @@ mod tests {
     #[test]
     fn a_cursor_reads_back_and_nothing_else_is_one() {
         let id = NotificationId::new(Uuid::from_u128(0x0194_3c2a_7c3e_7000_8000_0000_0000_00d1));
-        assert_eq!(read(&format!("cursor={}", cursor(id))), Ok(Some(id)));
+        assert_eq!(read(&format!("cursor={}", cursor(id.bytes()))), Ok(Some(id)));
         for bad in ["x", "AAAA", "%ff", &"A".repeat(1000)] {
             assert!(read(&format!("cursor={bad}")).is_err(), "{bad}");
         }

@@ -3,10 +3,17 @@
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use conductor_core::{ChannelId, Problems, Timestamp};
 use serde_json::{Map, Value};
 
 use crate::accept::{Route, nearest};
+
+/// Where a list goes on, as text.
+pub(crate) fn cursor(place: &[u8]) -> String {
+    URL_SAFE_NO_PAD.encode(place)
+}
 
 /// An object whose fields are being taken. A field that is `null` counts as left out.
 pub(crate) struct Reader<'a> {
@@ -108,6 +115,16 @@ impl<'a> Reader<'a> {
             self.problem(name, format!("is \"{found}\"; expected a UUID such as 01943c2a-7c3e-7000-8000-123456789abc"));
         }
         id
+    }
+
+    /// A field that says where a list goes on: bytes, as [`cursor`] writes them.
+    pub(crate) fn cursor<const N: usize>(&mut self, name: &'static str) -> Option<[u8; N]> {
+        let text = self.text(name)?;
+        let bytes = URL_SAFE_NO_PAD.decode(&text).ok().and_then(|bytes| bytes.try_into().ok());
+        if bytes.is_none() {
+            self.problem(name, "is no cursor; pass \"next\" of the part before, unchanged");
+        }
+        bytes
     }
 
     /// A field that holds a time.

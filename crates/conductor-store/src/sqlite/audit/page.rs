@@ -41,6 +41,12 @@ pub(crate) fn entry(row: &Row<'_>) -> rusqlite::Result<(AuditEntry, bool)> {
     Ok((entry, is_whole))
 }
 
+/// A hash. What is none, or is not there, is read as one that fits nothing.
+pub(crate) fn hash(row: &Row<'_>, column: usize) -> rusqlite::Result<Hash> {
+    let bytes = row.get::<_, Option<Vec<u8>>>(column)?.unwrap_or_default();
+    Ok(Hash::try_from(bytes).unwrap_or_default())
+}
+
 /// Whether a value was read, but is none of its column. Everything else is damage of the file.
 pub(crate) fn is_unreadable(error: &Error) -> bool {
     matches!(

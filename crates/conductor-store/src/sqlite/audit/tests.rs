@@ -13,8 +13,7 @@ const TENANT: TenantId = TenantId::from_bytes([7; 16]);
 const HOUR: Duration = Duration::from_secs(3_600);
 
 fn event() -> AuditEvent {
-    let event = AuditEvent::of_server(AuditKind::KeysRefused, Actor::Unknown, Details::new().number("count", 1));
-    AuditEvent { tenant: Some(TENANT), ..event }
+    AuditEvent::of_tenant(AuditKind::KeysRefused, Actor::Unknown, TENANT, Details::new().number("count", 1))
 }
 
 /// Changes the file of a store that runs no more.
